@@ -1,0 +1,1 @@
+"""Agreement and the member process: consensus, journal, links, runner, command line."""

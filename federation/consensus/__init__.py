@@ -1,0 +1,1 @@
+"""Block agreement as a pure core (consensus.md): events in, effects out."""

@@ -1,0 +1,1 @@
+"""Hashes and keys on library code."""

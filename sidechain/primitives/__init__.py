@@ -1,0 +1,1 @@
+"""Formats, byte for byte: transactions, blocks, parent data, addresses."""

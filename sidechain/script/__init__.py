@@ -1,0 +1,1 @@
+"""Opcodes, signature hashes and the interpreter."""

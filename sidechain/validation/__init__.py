@@ -1,0 +1,1 @@
+"""Consensus rules of transactions, peg-ins and blocks."""

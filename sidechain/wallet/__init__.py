@@ -1,0 +1,1 @@
+"""Keys, transaction building and the wallet store."""
