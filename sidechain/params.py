@@ -1,0 +1,91 @@
+"""Everything about a chain that is chosen by those who found it.
+
+Nothing here has a default network: a `ChainParams` is made once, by
+`sidechain.primitives.genesis.chain_params`, and passed to whatever needs it.
+Hashes and asset ids are in internal byte order, scripts are raw bytes.
+
+Source: elements/blocks.md 6.6 and 7.1, elements/script.md 10.
+"""
+
+from dataclasses import dataclass
+
+MAX_MONEY_SATS = 2_100_000_000_000_000
+MAX_BLOCK_WEIGHT_WU = 4_000_000
+COINBASE_MATURITY_BLOCKS = 100
+
+_JUNK_KEY = bytes.fromhex("02fcba7ecf41bc7e1be4ee122d9d22e3333671eb0a3a87b5cdf099d59874e1940f")
+DEFAULT_PAK_LIST: tuple[bytes, ...] = (_JUNK_KEY * 2,)
+"""The one entry an Elements custom chain starts with: it names no usable key."""
+
+BITCOIN_REGTEST_GENESIS_HASH = bytes.fromhex(
+    "0f9188f13cb7b2c71f2a335e3a4fc328bf5beb436012afca590b1a11466e2206"
+)[::-1]
+REGTEST_POW_LIMIT = 2**255 - 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AddressPrefixes:
+    """Version bytes and human-readable parts of one chain's addresses.
+
+    `blinded` and `blech32_hrp` are None on chains without confidential addresses.
+    """
+
+    pubkey: int
+    script: int
+    blinded: int | None
+    secret: int
+    bech32_hrp: str
+    blech32_hrp: str | None
+
+
+ELEMENTS_REGTEST = AddressPrefixes(
+    pubkey=235, script=75, blinded=4, secret=239, bech32_hrp="ert", blech32_hrp="el"
+)
+BITCOIN_REGTEST = AddressPrefixes(
+    pubkey=111, script=196, blinded=None, secret=239, bech32_hrp="bcrt", blech32_hrp=None
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChainParams:
+    """Parameters of one sidechain.
+
+    Make it with `genesis.chain_params`, which fills in the two derived fields at the end.
+    `block_subsidy_sats`, `initial_free_coins_sats` and `initial_reissuance_tokens` are in the
+    smallest unit; fee rates are satoshis per 1,000 virtual bytes.
+    """
+
+    name: str
+    signblockscript: bytes
+    fedpegscript: bytes
+    parent_genesis_hash: bytes = BITCOIN_REGTEST_GENESIS_HASH
+    max_block_sig_size: int = 74
+    signed_blocks: bool = True
+    block_height_in_header: bool = True
+    elements_mode: bool = True
+    dynamic_epoch_length: int = 10
+    total_valid_epochs: int = 2
+    pak: tuple[bytes, ...] = DEFAULT_PAK_LIST
+    start_p2wsh_script: bool = False
+    mandatory_coinbase: bytes = b""
+    block_subsidy_sats: int = 0
+    connect_genesis_outputs: bool = True
+    initial_free_coins_sats: int = 0
+    initial_reissuance_tokens: int = 0
+    has_parent_chain: bool = True
+    parent_pow_limit: int = REGTEST_POW_LIMIT
+    pegin_confirmation_depth: int = 8
+    enforce_pak: bool = False
+    genesis_style: str = "elements"
+    accept_discount_ct: bool = True
+    min_relay_fee_sats_per_kvb: int = 100
+    dust_relay_fee_sats_per_kvb: int = 100
+    accept_nonstandard: bool = False
+    csv_height: int = 1
+    validate_pegin: bool = True
+    anyone_can_spend_standard: bool = False
+    multi_data_permitted: bool = False
+    prefixes: AddressPrefixes = ELEMENTS_REGTEST
+    parent_prefixes: AddressPrefixes = BITCOIN_REGTEST
+    pegged_asset: bytes
+    genesis_hash: bytes
