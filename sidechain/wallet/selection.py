@@ -1,0 +1,172 @@
+"""Coin choice: which coins pay an amount and the fee of the transaction that spends them.
+
+Looks for a set that needs no change first (bounded branch and bound), else takes the largest
+coins. Sizes are worst case, so the real fee rate is never below the asked one; a change output
+that would cost about as much to spend as it is worth is left to the fee.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from sidechain.errors import Invalid
+from sidechain.primitives.encoding import compact_size
+from sidechain.primitives.transaction import OutPoint
+from sidechain.wallet.keys import Branch
+
+MAX_WEIGHT_WU = 400_000
+"""Largest weight that members relay. Source: elements/transactions.md 7."""
+
+INPUT_BASE_BYTES = 41
+INPUT_WITNESS_BYTES = 2 + 1 + 1 + 72 + 1 + 33 + 1
+"""Two empty proofs, the item count, the longest low-S signature, the key, no peg-in items."""
+
+OUTPUT_WITNESS_BYTES = 2
+_SEARCH_STEPS = 4_000
+_SEARCH_COINS = 100
+
+
+class WalletRefusal(Invalid):
+    """The wallet does not build what was asked for; `reason` is a short code, `detail` says why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnedCoin:
+    """One explicit output that this wallet can spend, and the key that spends it.
+
+    `height` is None while the transaction that made it is in no final block.
+    """
+
+    outpoint: OutPoint
+    asset: bytes
+    value_sats: int
+    script: bytes
+    branch: Branch
+    index: int
+    height: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """Sizes of everything in a transaction but the inputs to choose and the change.
+
+    `output_bytes` sums the serialized outputs (fee output included) without their witnesses.
+    """
+
+    fixed_inputs: int
+    output_count: int
+    output_bytes: int
+    change_bytes: int
+
+    def vsize(self, inputs: int, with_change: bool) -> int:
+        """Worst-case virtual bytes with `inputs` chosen P2WPKH inputs."""
+        return (self.weight_wu(inputs, with_change) + 3) // 4
+
+    def weight_wu(self, inputs: int, with_change: bool) -> int:
+        """Worst-case weight with `inputs` chosen P2WPKH inputs."""
+        n_in = self.fixed_inputs + inputs
+        n_out = self.output_count + with_change
+        base = 4 + 1 + len(compact_size(n_in)) + INPUT_BASE_BYTES * n_in + 4
+        base += len(compact_size(n_out)) + self.output_bytes + self.change_bytes * with_change
+        return 4 * base + INPUT_WITNESS_BYTES * n_in + OUTPUT_WITNESS_BYTES * n_out
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """Coins to spend, and how what they hold beyond the amount is split."""
+
+    coins: tuple[OwnedCoin, ...]
+    fee_sats: int
+    change_sats: int
+
+
+def fee_for(vsize: int, rate_sats_per_kvb: int) -> int:
+    """Fee of `vsize` virtual bytes, rounded up. Source: N20."""
+    return -(-rate_sats_per_kvb * vsize // 1000)
+
+
+def choose(
+    coins: Sequence[OwnedCoin],
+    amount_sats: int,
+    shape: Shape,
+    *,
+    rate_sats_per_kvb: int,
+    dust_sats: int,
+) -> Choice:
+    """Choose coins of one asset, the fee asset, for an amount and the fee.
+
+    Args:
+        coins: spendable coins, all of the fee asset.
+        dust_sats: change below this is never made.
+    Raises:
+        WalletRefusal: "insufficient-funds", or "tx-size" when the coins are too small and many.
+    """
+    ranked = sorted(coins, key=lambda coin: (-coin.value_sats, coin.outpoint.serialize()))
+    least_change = dust_sats + fee_for(INPUT_BASE_BYTES + INPUT_WITNESS_BYTES, rate_sats_per_kvb)
+
+    def need(inputs: int, with_change: bool) -> int:
+        return amount_sats + fee_for(shape.vsize(inputs, with_change), rate_sats_per_kvb)
+
+    def slack(inputs: int) -> int:
+        return need(inputs, True) - need(inputs, False) + least_change
+
+    exact = _search_exact(ranked[:_SEARCH_COINS], need, slack)
+    picked = exact if exact is not None else _largest_first(ranked, need)
+    if shape.weight_wu(len(picked), True) > MAX_WEIGHT_WU:
+        raise WalletRefusal("tx-size", "too many small coins would be needed: pay less at a time")
+    total = sum(coin.value_sats for coin in picked)
+    change = total - need(len(picked), True)
+    if change < least_change:
+        change = 0
+    return Choice(coins=picked, fee_sats=total - amount_sats - change, change_sats=change)
+
+
+def choose_plain(coins: Sequence[OwnedCoin], amount_sats: int) -> tuple[OwnedCoin, ...]:
+    """The largest coins of an asset that reach an amount, the fee being paid in another asset.
+
+    Raises:
+        WalletRefusal: "insufficient-funds".
+    """
+    ranked = sorted(coins, key=lambda coin: (-coin.value_sats, coin.outpoint.serialize()))
+    return _largest_first(ranked, lambda _inputs, _with_change: amount_sats)
+
+
+def _largest_first(
+    ranked: Sequence[OwnedCoin], need: Callable[[int, bool], int]
+) -> tuple[OwnedCoin, ...]:
+    total = 0
+    for count, coin in enumerate(ranked, start=1):
+        total += coin.value_sats
+        if total >= need(count, False):
+            return tuple(ranked[:count])
+    have = sum(coin.value_sats for coin in ranked)
+    raise WalletRefusal(
+        "insufficient-funds",
+        f"{have} sat spendable, at least {need(min(len(ranked), 1), False)} needed",
+    )
+
+
+def _search_exact(
+    ranked: Sequence[OwnedCoin], need: Callable[[int, bool], int], slack: Callable[[int], int]
+) -> tuple[OwnedCoin, ...] | None:
+    """Depth-first over take/leave of each coin, largest first; None when nothing fits soon.
+
+    A set fits when it covers the amount and what it has too much is no worth a change output.
+    """
+    rest = [0] * (len(ranked) + 1)
+    for position in range(len(ranked) - 1, -1, -1):
+        rest[position] = rest[position + 1] + ranked[position].value_sats
+    # (next coin, sum so far, positions taken); the branch that takes the coin is visited first
+    stack: list[tuple[int, int, tuple[int, ...]]] = [(0, 0, ())]
+    for _ in range(_SEARCH_STEPS):
+        if not stack:
+            break
+        position, total, taken = stack.pop()
+        count = len(taken)
+        if count and need(count, False) <= total < need(count, False) + slack(count):
+            return tuple(ranked[i] for i in taken)
+        exhausted = position == len(ranked) or total + rest[position] < need(count, False)
+        if exhausted or (count and total >= need(count, False) + slack(count)):
+            continue
+        stack.append((position + 1, total, taken))
+        stack.append((position + 1, total + ranked[position].value_sats, (*taken, position)))
+    return None
