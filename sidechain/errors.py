@@ -8,7 +8,7 @@
 """
 
 
-class Invalid(Exception):  # noqa: N818 (the rule it names is the point, not "error")
+class Invalid(Exception):
     """Base of everything that outside data can be refused for.
 
     Attributes:
@@ -41,7 +41,7 @@ class ScriptError(Invalid):
     """A script does not accept the input that spends it."""
 
 
-class Stalled(Exception):  # noqa: N818
+class Stalled(Exception):
     """A peg-in cannot be judged yet: too shallow at the parent, or the parent does not answer.
 
     Attributes:
@@ -53,11 +53,11 @@ class Stalled(Exception):  # noqa: N818
         self.reason = reason
 
 
-class Unavailable(Exception):  # noqa: N818
+class Unavailable(Exception):
     """A service this process needs does not answer now; nothing is known about the data."""
 
 
-class PeerFault(Exception):  # noqa: N818
+class PeerFault(Exception):
     """A federation member broke the protocol.
 
     Attributes:

@@ -5,7 +5,7 @@ Verification never raises on outside data: what does not parse does not verify.
 """
 
 from coincurve import PrivateKey, PublicKey, PublicKeyXOnly
-from coincurve._libsecp256k1 import ffi, lib
+from coincurve._libsecp256k1 import ffi, lib  # type: ignore[import-not-found]
 from coincurve.context import GLOBAL_CONTEXT
 
 from sidechain.errors import InvalidEncoding

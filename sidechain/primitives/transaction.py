@@ -130,7 +130,8 @@ class Transaction:
         out_wits = tuple(output_witnesses) or (EMPTY_OUTPUT_WITNESS,) * len(outputs)
         if len(in_wits) != len(inputs) or len(out_wits) != len(outputs):
             raise InvalidEncoding("witness count differs from inputs or outputs")
-        has_witness = not all(w.is_empty for w in (*in_wits, *out_wits))
+        witnesses: tuple[InputWitness | OutputWitness, ...] = (*in_wits, *out_wits)
+        has_witness = not all(witness.is_empty for witness in witnesses)
         raw = b"".join(
             [
                 le32(version),
@@ -140,7 +141,7 @@ class Transaction:
                 compact_size(len(outputs)),
                 *[item.serialize() for item in outputs],
                 le32(locktime),
-                *([item.serialize() for item in (*in_wits, *out_wits)] if has_witness else []),
+                *([item.serialize() for item in witnesses] if has_witness else []),
             ]
         )
         # Reading it back proves that every field has a form others will read the same way.

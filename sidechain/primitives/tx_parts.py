@@ -30,7 +30,7 @@ class OutPoint(NamedTuple):
     """Names one output: its transaction's id and its position, without flag bits."""
 
     txid: bytes
-    index: int
+    index: int  # type: ignore[assignment]  # the word of the format, over tuple.index
 
     def serialize(self) -> bytes:
         """The 36 bytes that are hashed for this outpoint."""
