@@ -1,0 +1,139 @@
+"""LevelDB behind four verbs: get, write one atomic batch, walk a prefix, close."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+import plyvel
+
+from sidechain.errors import InvariantError, Unavailable
+
+CACHE_BYTES = 16 * 1024 * 1024
+WRITE_BUFFER_BYTES = 8 * 1024 * 1024
+BLOOM_FILTER_BITS = 10
+
+
+class Reads(Protocol):
+    """What can be asked of a database, or of a snapshot of one."""
+
+    def get(self, key: bytes) -> bytes | None:
+        """The value of a key, or None."""
+
+    def items(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """All pairs whose key starts with `prefix`, in key order."""
+
+
+class Database:
+    """One LevelDB folder, open in one process.
+
+    Every read verifies LevelDB's checksums.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open the folder, and make it if it is not there.
+
+        Raises:
+            Unavailable: another process has it open, or the folder cannot be used.
+            InvariantError: the files are damaged.
+        """
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._db: Any = plyvel.DB(
+                str(path),
+                create_if_missing=True,
+                paranoid_checks=True,
+                lru_cache_size=CACHE_BYTES,
+                write_buffer_size=WRITE_BUFFER_BYTES,
+                bloom_filter_bits=BLOOM_FILTER_BITS,
+            )
+        except plyvel.CorruptionError as error:
+            raise InvariantError(f"database {path} is damaged: {error}") from error
+        except plyvel.Error as error:
+            if "lock" in str(error).lower():
+                raise Unavailable(f"database {path} is in use by another process") from error
+            raise Unavailable(f"database {path} cannot be opened: {error}") from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Release the folder. May be called twice."""
+        self._db.close()
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return bool(self._db.closed)
+
+    def get(self, key: bytes) -> bytes | None:
+        """The value of a key, or None."""
+        found: bytes | None = self._db.get(key, verify_checksums=True)
+        return found
+
+    def write(self, puts: Mapping[bytes, bytes], deletes: Sequence[bytes] = ()) -> None:
+        """Apply everything or nothing, and return when it is on the disk.
+
+        Raises:
+            InvariantError: a key is both put and deleted.
+            Unavailable: the disk refuses.
+        """
+        if any(key in puts for key in deletes):
+            raise InvariantError("one batch puts and deletes the same key")
+        try:
+            with self._db.write_batch(transaction=True, sync=True) as batch:
+                for key, value in puts.items():
+                    batch.put(key, value)
+                for key in deletes:
+                    batch.delete(key)
+        except plyvel.Error as error:
+            raise Unavailable(f"database write failed: {error}") from error
+
+    def items(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """All pairs whose key starts with `prefix`, in key order, as of now."""
+        with self._db.iterator(prefix=prefix, verify_checksums=True) as iterator:
+            yield from iterator
+
+    def snapshot(self) -> "Snapshot":
+        """The contents as of now, unchanged by later writes. Close it."""
+        return Snapshot(self._db.snapshot())
+
+
+class Snapshot:
+    """Contents of a database at one moment."""
+
+    def __init__(self, snapshot: Any) -> None:
+        self._snapshot = snapshot
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let LevelDB drop what only this snapshot holds."""
+        self._snapshot.close()
+
+    def get(self, key: bytes) -> bytes | None:
+        """The value of a key, or None."""
+        found: bytes | None = self._snapshot.get(key, verify_checksums=True)
+        return found
+
+    def items(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """All pairs whose key starts with `prefix`, in key order."""
+        with self._snapshot.iterator(prefix=prefix, verify_checksums=True) as iterator:
+            yield from iterator
