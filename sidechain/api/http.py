@@ -169,9 +169,7 @@ class RpcServer:
         if request.method != "POST":
             return web.Response(status=405, text="JSONRPC server handles only POST requests")
         if not self._is_authorized(request.headers.get("Authorization", "")):
-            return web.Response(
-                status=401, headers={"WWW-Authenticate": 'Basic realm="jsonrpc"'}
-            )
+            return web.Response(status=401, headers={"WWW-Authenticate": 'Basic realm="jsonrpc"'})
         if self._waiting >= self._limits.waiting_requests:
             return web.Response(status=503, text="Work queue depth exceeded")
         self._waiting += 1

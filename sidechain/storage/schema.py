@@ -103,9 +103,7 @@ def unpack_coin(data: bytes) -> Coin:
     if NULL in (asset, value):
         raise InvalidEncoding("coin without asset or value")
     script = reader.read(reader.remaining)
-    return Coin(
-        asset=asset, value=value, script=script, height=code >> 1, coinbase=bool(code & 1)
-    )
+    return Coin(asset=asset, value=value, script=script, height=code >> 1, coinbase=bool(code & 1))
 
 
 def pack_tip(height: int, block_hash: bytes) -> bytes:
@@ -199,7 +197,7 @@ class UndoRecord:
         ]
         created = [_read_outpoint(reader) for _ in range(reader.compact_size())]
         pegins = [
-            (reader.read(32), _read_outpoint(reader)) for _ in range(reader.compact_size())
+            PeginKey(reader.read(32), _read_outpoint(reader)) for _ in range(reader.compact_size())
         ]
         txids = [reader.read(32) for _ in range(reader.compact_size())]
         reader.done()
