@@ -1,0 +1,187 @@
+"""The federation's script on Bitcoin: keys, emergency branch, claim-script tweak, sizes.
+
+One form for ever: `or_d(multi(k, K...), and_v(v:older(csv), multi(2, E1, E2, E3)))`. What a coin's
+lock and keys are is always read back from the coin's own script, never from configuration.
+
+Source: peg:3.1, elements/peg.md 1, N20.
+"""
+
+import hmac
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sidechain.crypto.keys import is_public_key, tweak_add_public, tweak_add_secret
+from sidechain.errors import InvalidEncoding
+from sidechain.primitives.encoding import compact_size
+from sidechain.script.opcodes import (
+    OP_1,
+    OP_CHECKMULTISIG,
+    OP_CHECKSEQUENCEVERIFY,
+    OP_ENDIF,
+    OP_IFDUP,
+    OP_NOTIF,
+    OP_VERIFY,
+)
+from sidechain.script.script import decode_number, iter_ops, p2wsh, push, push_number
+
+MAX_KEYS = 15
+EMERGENCY_KEYS = 3
+EMERGENCY_THRESHOLD = 2
+CSV_MAX = 0xFFFF
+MAX_CLAIM_SCRIPT_BYTES = 100
+SIGNATURE_WORST_BYTES = 72
+"""DER low-S signature with its hash type byte, at its longest."""
+INPUT_BASE_BYTES = 41
+"""Outpoint 36, empty scriptSig 1, sequence 4."""
+
+_KEY_BYTES = 33
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FedScript:
+    """A fedpegscript, plain or tweaked, taken apart.
+
+    Attributes:
+        script: the witness script; the other fields always agree with it.
+        k: signatures the federation needs.
+        keys: the members' keys in member order.
+        csv: blocks after which two emergency keys can spend.
+        emergency_keys: the three keys of the emergency holders.
+    """
+
+    script: bytes
+    k: int
+    keys: tuple[bytes, ...]
+    csv: int
+    emergency_keys: tuple[bytes, ...]
+
+    @property
+    def program(self) -> bytes:
+        """Native segwit output script of this witness script (untweaked: FED)."""
+        return p2wsh(self.script)
+
+    @property
+    def witness_worst_bytes(self) -> int:
+        """Largest witness of one input that k members sign."""
+        return worst_witness_bytes(self.k, len(self.script))
+
+    @property
+    def input_worst_vsize(self) -> int:
+        """Virtual bytes of one input with the largest witness, rounded up."""
+        return -(-(4 * INPUT_BASE_BYTES + self.witness_worst_bytes) // 4)
+
+
+def worst_witness_bytes(k: int, script_bytes: int) -> int:
+    """Largest witness of an input: item count, empty item, k signatures, script.
+
+    Source: peg:3.1, N20.
+    """
+    signatures = k * (1 + SIGNATURE_WORST_BYTES)
+    return 1 + 1 + signatures + len(compact_size(script_bytes)) + script_bytes
+
+
+def fed_script(
+    *, k: int, keys: Sequence[bytes], csv: int, emergency_keys: Sequence[bytes]
+) -> FedScript:
+    """Build the fedpegscript.
+
+    Raises:
+        InvalidEncoding: thresholds, csv or a key out of range.
+    """
+    n = len(keys)
+    if not 1 <= k <= n <= MAX_KEYS:
+        raise InvalidEncoding("fedpegscript", f"{k}-of-{n} is out of range")
+    if not 1 <= csv <= CSV_MAX:
+        raise InvalidEncoding("fedpegscript", f"csv {csv} is out of range")
+    if len(emergency_keys) != EMERGENCY_KEYS:
+        raise InvalidEncoding("fedpegscript", "three emergency keys are needed")
+    for key in (*keys, *emergency_keys):
+        if len(key) != _KEY_BYTES or not is_public_key(key):
+            raise InvalidEncoding("fedpegscript", "a key is not a compressed point")
+    federation_branch = _multisig(k, keys)
+    emergency_branch = _multisig(EMERGENCY_THRESHOLD, emergency_keys)
+    lock = push_number(csv) + bytes((OP_CHECKSEQUENCEVERIFY, OP_VERIFY))
+    script = (
+        federation_branch
+        + bytes((OP_IFDUP, OP_NOTIF))
+        + lock
+        + emergency_branch
+        + bytes((OP_ENDIF,))
+    )
+    return FedScript(
+        script=script, k=k, keys=tuple(keys), csv=csv, emergency_keys=tuple(emergency_keys)
+    )
+
+
+def parse_fed_script(script: bytes) -> FedScript:
+    """Read a fedpegscript back, plain or tweaked.
+
+    Raises:
+        InvalidEncoding: not byte for byte of the one form.
+    """
+    ops = list(iter_ops(script))
+    pushes = [op.data for op in ops if op.data is not None and len(op.data) == _KEY_BYTES]
+    n = len(pushes) - EMERGENCY_KEYS
+    csv_position = 1 + n + 2 + 2
+    if n < 1 or len(ops) <= csv_position:
+        raise InvalidEncoding("fedpegscript", "unknown form")
+    first, lock = ops[0], ops[csv_position]
+    csv = _number(lock.opcode, lock.data)
+    rebuilt = fed_script(
+        k=_number(first.opcode, first.data), keys=pushes[:n], csv=csv, emergency_keys=pushes[n:]
+    )
+    if rebuilt.script != script:
+        raise InvalidEncoding("fedpegscript", "unknown form")
+    return rebuilt
+
+
+def claim_tweak(key: bytes, claim_script: bytes) -> bytes:
+    """The 32-byte tweak that a claim script puts on one key. Source: elements/peg.md 1."""
+    return hmac.digest(key, claim_script, "sha256")
+
+
+def tweaked(plain: FedScript, claim_script: bytes) -> FedScript:
+    """The script of deposits for a claim script: every key, emergency ones too, is tweaked.
+
+    Raises:
+        InvalidEncoding: claim script too long, or a tweak that no key can take.
+    """
+    if len(claim_script) > MAX_CLAIM_SCRIPT_BYTES:
+        raise InvalidEncoding("Claim script is too large.")
+    return fed_script(
+        k=plain.k,
+        keys=[_tweak(key, claim_script) for key in plain.keys],
+        csv=plain.csv,
+        emergency_keys=[_tweak(key, claim_script) for key in plain.emergency_keys],
+    )
+
+
+def coin_script(plain: FedScript, claim_script: bytes | None) -> FedScript:
+    """Script of a federation coin: tweaked for deposits, plain (None) for FED outputs."""
+    return plain if claim_script is None else tweaked(plain, claim_script)
+
+
+def tweaked_secret(secret: bytes, key: bytes, claim_script: bytes | None) -> bytes:
+    """A member's secret for one coin.
+
+    Args:
+        secret: the plain peg secret, 32 bytes.
+        key: its public key, 33 bytes.
+        claim_script: None for FED outputs, which are not tweaked.
+    """
+    if claim_script is None:
+        return secret
+    return tweak_add_secret(secret, claim_tweak(key, claim_script))
+
+
+def _tweak(key: bytes, claim_script: bytes) -> bytes:
+    return tweak_add_public(key, claim_tweak(key, claim_script))
+
+
+def _multisig(threshold: int, keys: Sequence[bytes]) -> bytes:
+    pushes = b"".join(push(key) for key in keys)
+    return push_number(threshold) + pushes + push_number(len(keys)) + bytes((OP_CHECKMULTISIG,))
+
+
+def _number(opcode: int, data: bytes | None) -> int:
+    return opcode - OP_1 + 1 if data is None else decode_number(data, minimal=True)
