@@ -7,7 +7,7 @@ a value of a particular one.
 
 import json
 import os
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -33,25 +33,25 @@ def elements_vectors() -> Path:
     return _vectors_root() / "elements"
 
 
-@lru_cache(maxsize=None)
+@cache
 def chain_json(name: str) -> Any:
     """Content of one file of the recorded chain. Shared: do not change it."""
     return json.loads((chain_vectors() / name).read_text())
 
 
-@lru_cache(maxsize=None)
+@cache
 def elements_json(name: str) -> Any:
     """Content of one file of the reference project. Shared: do not change it."""
     return json.loads((elements_vectors() / name).read_text())
 
 
-@lru_cache(maxsize=None)
+@cache
 def recorded_params() -> ChainParams:
     """Parameters of the recorded chain, from the options it was made with."""
     return params_from_options(chain_json("params.json")["elementsd_options"])
 
 
-@lru_cache(maxsize=None)
+@cache
 def recorded_blocks() -> tuple[Block, ...]:
     """All blocks of the recorded chain by height, decoded."""
     params = recorded_params()

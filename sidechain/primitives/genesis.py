@@ -30,7 +30,7 @@ _GENESIS_TIME_S = 1296688602
 _OP_TRUE = b"\x51"
 _OP_RETURN = b"\x6a"
 _RESERVED_NAMES = frozenset(
-    "main test testnet4 signet regtest liquidv1 liquidv1test liquidtestnet".split()
+    ["main", "test", "testnet4", "signet", "regtest", "liquidv1", "liquidv1test", "liquidtestnet"]
 )
 
 
