@@ -22,7 +22,7 @@ from sidechain.primitives.transaction import (
     TxOut,
 )
 from sidechain.script.script import push
-from sidechain.script.sighash import segwit_v0_sighash
+from sidechain.script.sighash import SIGHASH_ALL, SighashCache, segwit_v0_sighash
 from sidechain.wallet.keys import SecretKey
 from sidechain.wallet.selection import (
     Choice,
@@ -36,7 +36,6 @@ from sidechain.wallet.selection import (
 
 TX_VERSION = 2
 REPLACEABLE_SEQUENCE = 0xFFFFFFFD
-SIGHASH_ALL = 1
 MAX_CLAIM_SCRIPT_BYTES = 100
 CLAIM_SPARE_VBYTES = 200
 """Room in a claim's fee for a longer merkle proof, should the deposit move to another block."""
@@ -244,10 +243,9 @@ def sign(draft: Draft, secret_of: Callable[[OwnedCoin], SecretKey]) -> Transacti
         InvalidEncoding: a key is not the one its coin pays to.
     """
     witnesses = []
+    cache = SighashCache(draft.tx)
     for position, coin in enumerate(draft.spent):
-        stack = _p2wpkh_witness(
-            draft.tx, position, coin.script, coin.value_sats, secret_of(coin)
-        )
+        stack = _p2wpkh_witness(cache, position, coin.script, coin.value_sats, secret_of(coin))
         witnesses.append(InputWitness(script=stack))
     return _with_witnesses(draft.tx, tuple(witnesses))
 
@@ -260,7 +258,7 @@ def sign_claim(claim: Transaction, secret: SecretKey) -> Transaction:
     """
     witness = claim.input_witnesses[0]
     value = int.from_bytes(witness.pegin[0], "little")
-    stack = _p2wpkh_witness(claim, 0, witness.pegin[3], value, secret)
+    stack = _p2wpkh_witness(SighashCache(claim), 0, witness.pegin[3], value, secret)
     return _with_witnesses(claim, (replace(witness, script=stack),))
 
 
@@ -305,7 +303,9 @@ def _draft(
         spent.extend(picked)
         if surplus:
             outputs.append(_output(asset, surplus, change_script))
-    choice = _choose_fee_asset(payments, outputs, len(spent), coins, fee_asset, change_script, rates)
+    choice = _choose_fee_asset(
+        payments, outputs, len(spent), coins, fee_asset, change_script, rates
+    )
     spent.extend(choice.coins)
     if choice.change_sats:
         outputs.append(_output(fee_asset, choice.change_sats, change_script))
@@ -363,14 +363,20 @@ def _output(asset: bytes, value_sats: int, script: bytes) -> TxOut:
 
 
 def _p2wpkh_witness(
-    tx: Transaction, position: int, script: bytes, value_sats: int, secret: SecretKey
+    cache: SighashCache, position: int, script: bytes, value_sats: int, secret: SecretKey
 ) -> tuple[bytes, bytes]:
     key = public_key(secret.value)
     if script != b"\x00\x14" + hash160(key):
         raise InvalidEncoding("the key does not belong to the script it should spend")
     script_code = b"\x76\xa9\x14" + script[2:] + b"\x88\xac"
     digest = segwit_v0_sighash(
-        tx, position, script_code, explicit_value(value_sats), SIGHASH_ALL, rangeproof=False
+        cache.tx,
+        position,
+        script_code,
+        explicit_value(value_sats),
+        SIGHASH_ALL,
+        rangeproof=False,
+        cache=cache,
     )
     return ecdsa_sign(secret.value, digest) + bytes([SIGHASH_ALL]), key
 
