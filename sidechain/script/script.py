@@ -172,14 +172,6 @@ def is_push_only(script: bytes) -> bool:
     return True
 
 
-def is_unspendable(script: bytes) -> bool:
-    """Whether an output with this script can never be spent, so is no coin.
-
-    Source: elements/transactions.md 2.7.
-    """
-    return not script or script[0] == OP_RETURN or len(script) > MAX_SCRIPT_SIZE_BYTES
-
-
 def find_and_delete(script: bytes, pattern: bytes) -> tuple[bytes, int]:
     """Remove `pattern` wherever it starts at an opcode boundary; also how often that was.
 
