@@ -19,6 +19,11 @@ def sha256d(data: bytes) -> bytes:
     return hashlib.sha256(hashlib.sha256(data).digest()).digest()
 
 
+def ripemd160(data: bytes) -> bytes:
+    """RIPEMD-160, 20 bytes."""
+    return bytes(wallycore.ripemd160(data))
+
+
 def hash160(data: bytes) -> bytes:
     """RIPEMD-160 of SHA-256, 20 bytes."""
     # OpenSSL builds may leave RIPEMD-160 out, so hashlib is not an option here.
