@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from sidechain.crypto.hashes import hash160
 from sidechain.crypto.keys import ecdsa_sign, public_key
 from sidechain.errors import InvalidEncoding
+from sidechain.params import ChainParams
+from sidechain.policy import dust_threshold_sats, required_fee_sats
 from sidechain.primitives.confidential import NULL, explicit_asset, explicit_value
 from sidechain.primitives.encoding import le64
 from sidechain.primitives.transaction import (
@@ -31,7 +33,6 @@ from sidechain.wallet.selection import (
     WalletRefusal,
     choose,
     choose_plain,
-    fee_for,
 )
 
 TX_VERSION = 2
@@ -55,14 +56,6 @@ class Payment:
     def output(self) -> TxOut:
         """The output that pays it."""
         return _output(self.asset, self.value_sats, self.script)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rates:
-    """Fee rates in satoshis per 1,000 virtual bytes: the one to pay and the one dust goes by."""
-
-    fee_sats_per_kvb: int
-    dust_sats_per_kvb: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,10 +97,10 @@ class Draft:
 def build_payment(
     payments: Sequence[Payment],
     coins: Sequence[OwnedCoin],
+    params: ChainParams,
     *,
-    fee_asset: bytes,
     change_script: bytes,
-    rates: Rates,
+    rate_sats_per_kvb: int,
 ) -> Draft:
     """Pay some outputs, with change per asset and one fee output, last.
 
@@ -115,32 +108,31 @@ def build_payment(
 
     Args:
         coins: what may be spent; none twice.
-        fee_asset: the asset fees are paid in (the pegged asset).
         change_script: own P2WPKH script for all change.
     Raises:
         WalletRefusal: "insufficient-funds", "dust", "amount" or "tx-size".
     """
     for payment in payments:
-        _check_payable(payment, fee_asset, rates)
+        _check_payable(payment, params)
+    request = _Request(tuple(payments), params, change_script, rate_sats_per_kvb)
     final = [coin for coin in coins if coin.height is not None]
     try:
-        return _draft(payments, final, fee_asset, change_script, rates)
+        return _draft(request, final)
     except WalletRefusal:
         if len(final) == len(coins):
             raise
-    return _draft(payments, coins, fee_asset, change_script, rates)
+    return _draft(request, coins)
 
 
 def build_burn(
     destination: bytes,
     value_sats: int,
     coins: Sequence[OwnedCoin],
+    params: ChainParams,
     *,
-    pegged_asset: bytes,
-    parent_genesis: bytes,
     limits: PegoutLimits,
     change_script: bytes,
-    rates: Rates,
+    rate_sats_per_kvb: int,
 ) -> Draft:
     """Burn coins for a peg-out of `value_sats` to a Bitcoin script; the burn is output 0.
 
@@ -149,10 +141,14 @@ def build_burn(
     Source: elements/peg.md 5.1, peg 3.4.
     """
     check_burn(destination, value_sats, limits)
-    script = burn_script(parent_genesis, destination)
-    payment = Payment(script=script, asset=pegged_asset, value_sats=value_sats)
+    script = burn_script(params.parent_genesis_hash, destination)
+    payment = Payment(script=script, asset=params.pegged_asset, value_sats=value_sats)
     return build_payment(
-        [payment], coins, fee_asset=pegged_asset, change_script=change_script, rates=rates
+        [payment],
+        coins,
+        params,
+        change_script=change_script,
+        rate_sats_per_kvb=rate_sats_per_kvb,
     )
 
 
@@ -195,17 +191,16 @@ def is_payable_destination(script: bytes) -> bool:
 
 def build_claim(
     deposit: ClaimableDeposit,
+    params: ChainParams,
     *,
-    pegged_asset: bytes,
-    parent_genesis: bytes,
     to_script: bytes,
-    rates: Rates,
+    rate_sats_per_kvb: int,
 ) -> Transaction:
     """The unsigned claim of one deposit, all of it but the fee to `to_script`.
 
     Raises:
         WalletRefusal: "dust" when nothing worth having would be left, "claim-script" when the
-            script is too long or not P2WPKH.
+            script is not P2WPKH.
     Source: elements/peg.md 3 and 9.
     """
     script = deposit.claim_script
@@ -213,17 +208,19 @@ def build_claim(
         raise WalletRefusal("claim-script", "this wallet claims to its own P2WPKH scripts only")
     pegin = (
         le64(deposit.value_sats),
-        pegged_asset,
-        parent_genesis,
+        params.pegged_asset,
+        params.parent_genesis_hash,
         script,
         deposit.parent_tx,
         deposit.proof,
     )
-    draft = _claim(deposit, pegged_asset, to_script, 0, replace(_PLACEHOLDER, pegin=pegin))
-    fee = fee_for(draft.vsize + CLAIM_SPARE_VBYTES, rates.fee_sats_per_kvb)
-    if deposit.value_sats - fee < max(1, dust_limit_sats(to_script, rates.dust_sats_per_kvb)):
+    asset = params.pegged_asset
+    sized = _claim(deposit, asset, to_script, 0, replace(_PLACEHOLDER, pegin=pegin))
+    fee = required_fee_sats(sized.vsize + CLAIM_SPARE_VBYTES, rate_sats_per_kvb)
+    least = dust_threshold_sats(_output(asset, 0, to_script), params)
+    if deposit.value_sats - fee < max(1, least):
         raise WalletRefusal("dust", f"{deposit.value_sats} sat does not pay for its own claim")
-    return _claim(deposit, pegged_asset, to_script, fee, InputWitness(pegin=pegin))
+    return _claim(deposit, asset, to_script, fee, InputWitness(pegin=pegin))
 
 
 def with_claim_proof(claim: Transaction, proof: bytes) -> Transaction:
@@ -262,53 +259,45 @@ def sign_claim(claim: Transaction, secret: SecretKey) -> Transaction:
     return _with_witnesses(claim, (replace(witness, script=stack),))
 
 
-def dust_limit_sats(script: bytes, rate_sats_per_kvb: int) -> int:
-    """Smallest amount that is not dust on an output with this script; 0 where none can be.
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """What is to be paid and on which terms, without the coins."""
 
-    Source: elements/transactions.md 7.
-    """
-    output = _output(bytes(32), 0, script)
-    if output.is_unspendable:
-        return 0
-    is_witness_program = 4 <= len(script) <= 42 and script[1] == len(script) - 2
-    is_witness_program = is_witness_program and (script[0] == 0 or 0x51 <= script[0] <= 0x60)
-    size = len(output.serialize()) + (67 if is_witness_program else 148)
-    return fee_for(size, rate_sats_per_kvb)
+    payments: tuple[Payment, ...]
+    params: ChainParams
+    change_script: bytes
+    rate_sats_per_kvb: int
+
+    def need(self, asset: bytes) -> int:
+        return sum(payment.value_sats for payment in self.payments if payment.asset == asset)
 
 
-def _check_payable(payment: Payment, fee_asset: bytes, rates: Rates) -> None:
+def _check_payable(payment: Payment, params: ChainParams) -> None:
     if payment.value_sats <= 0:
         raise WalletRefusal("amount", "the amount must be above zero")
-    dust = dust_limit_sats(payment.script, rates.dust_sats_per_kvb)
-    if payment.asset == fee_asset and payment.value_sats < dust:
+    dust = dust_threshold_sats(payment.output(), params)
+    if payment.asset == params.pegged_asset and payment.value_sats < dust:
         raise WalletRefusal("dust", f"amounts below {dust} sat are not relayed")
 
 
-def _draft(
-    payments: Sequence[Payment],
-    coins: Sequence[OwnedCoin],
-    fee_asset: bytes,
-    change_script: bytes,
-    rates: Rates,
-) -> Draft:
-    outputs = [payment.output() for payment in payments]
+def _draft(request: _Request, coins: Sequence[OwnedCoin]) -> Draft:
+    fee_asset = request.params.pegged_asset
+    outputs = [payment.output() for payment in request.payments]
     spent: list[OwnedCoin] = []
     # A dict keeps first-seen order: the result must not depend on hashing.
-    for asset in dict.fromkeys(payment.asset for payment in payments):
+    for asset in dict.fromkeys(payment.asset for payment in request.payments):
         if asset == fee_asset:
             continue
-        need = sum(payment.value_sats for payment in payments if payment.asset == asset)
+        need = request.need(asset)
         picked = choose_plain([coin for coin in coins if coin.asset == asset], need)
         surplus = sum(coin.value_sats for coin in picked) - need
         spent.extend(picked)
         if surplus:
-            outputs.append(_output(asset, surplus, change_script))
-    choice = _choose_fee_asset(
-        payments, outputs, len(spent), coins, fee_asset, change_script, rates
-    )
+            outputs.append(_output(asset, surplus, request.change_script))
+    choice = _choose_fee_asset(request, outputs, len(spent), coins)
     spent.extend(choice.coins)
     if choice.change_sats:
-        outputs.append(_output(fee_asset, choice.change_sats, change_script))
+        outputs.append(_output(fee_asset, choice.change_sats, request.change_script))
     outputs.append(_output(fee_asset, choice.fee_sats, b""))
     inputs = [TxIn(coin.outpoint, sequence=REPLACEABLE_SEQUENCE) for coin in spent]
     tx = Transaction.build(version=TX_VERSION, inputs=inputs, outputs=outputs)
@@ -316,27 +305,23 @@ def _draft(
 
 
 def _choose_fee_asset(
-    payments: Sequence[Payment],
-    outputs: Sequence[TxOut],
-    fixed_inputs: int,
-    coins: Sequence[OwnedCoin],
-    fee_asset: bytes,
-    change_script: bytes,
-    rates: Rates,
+    request: _Request, outputs: Sequence[TxOut], fixed_inputs: int, coins: Sequence[OwnedCoin]
 ) -> Choice:
+    fee_asset = request.params.pegged_asset
     fee_output = _output(fee_asset, 0, b"")
+    change = _output(fee_asset, 0, request.change_script)
     shape = Shape(
         fixed_inputs=fixed_inputs,
         output_count=len(outputs) + 1,
         output_bytes=sum(len(output.serialize()) for output in (*outputs, fee_output)),
-        change_bytes=len(_output(fee_asset, 0, change_script).serialize()),
+        change_bytes=len(change.serialize()),
     )
     return choose(
         [coin for coin in coins if coin.asset == fee_asset],
-        sum(payment.value_sats for payment in payments if payment.asset == fee_asset),
+        request.need(fee_asset),
         shape,
-        rate_sats_per_kvb=rates.fee_sats_per_kvb,
-        dust_sats=dust_limit_sats(change_script, rates.dust_sats_per_kvb),
+        rate_sats_per_kvb=request.rate_sats_per_kvb,
+        dust_sats=dust_threshold_sats(change, request.params),
     )
 
 

@@ -9,12 +9,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from sidechain.errors import Invalid
+from sidechain.policy import MAX_STANDARD_TX_WEIGHT_WU, required_fee_sats
 from sidechain.primitives.encoding import compact_size
 from sidechain.primitives.transaction import OutPoint
 from sidechain.wallet.keys import Branch
-
-MAX_WEIGHT_WU = 400_000
-"""Largest weight that members relay. Source: elements/transactions.md 7."""
 
 INPUT_BASE_BYTES = 41
 INPUT_WITNESS_BYTES = 2 + 1 + 1 + 72 + 1 + 33 + 1
@@ -79,11 +77,6 @@ class Choice:
     change_sats: int
 
 
-def fee_for(vsize: int, rate_sats_per_kvb: int) -> int:
-    """Fee of `vsize` virtual bytes, rounded up. Source: N20."""
-    return -(-rate_sats_per_kvb * vsize // 1000)
-
-
 def choose(
     coins: Sequence[OwnedCoin],
     amount_sats: int,
@@ -101,17 +94,17 @@ def choose(
         WalletRefusal: "insufficient-funds", or "tx-size" when the coins are too small and many.
     """
     ranked = sorted(coins, key=lambda coin: (-coin.value_sats, coin.outpoint.serialize()))
-    least_change = dust_sats + fee_for(INPUT_BASE_BYTES + INPUT_WITNESS_BYTES, rate_sats_per_kvb)
+    least_change = dust_sats + required_fee_sats(INPUT_BASE_BYTES + INPUT_WITNESS_BYTES, rate_sats_per_kvb)
 
     def need(inputs: int, with_change: bool) -> int:
-        return amount_sats + fee_for(shape.vsize(inputs, with_change), rate_sats_per_kvb)
+        return amount_sats + required_fee_sats(shape.vsize(inputs, with_change), rate_sats_per_kvb)
 
     def slack(inputs: int) -> int:
         return need(inputs, True) - need(inputs, False) + least_change
 
     exact = _search_exact(ranked[:_SEARCH_COINS], need, slack)
     picked = exact if exact is not None else _largest_first(ranked, need)
-    if shape.weight_wu(len(picked), True) > MAX_WEIGHT_WU:
+    if shape.weight_wu(len(picked), True) > MAX_STANDARD_TX_WEIGHT_WU:
         raise WalletRefusal("tx-size", "too many small coins would be needed: pay less at a time")
     total = sum(coin.value_sats for coin in picked)
     change = total - need(len(picked), True)
