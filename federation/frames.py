@@ -6,21 +6,70 @@ bytes are in, so an oversize body is never waited for or buffered.
 Source: consensus:2.2, N15.
 """
 
+import struct
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 HEADER_SIZE_BYTES = 5
+KIND_HELLO = 14
+PROTOCOL_VERSION = 1
+_HELLO = struct.Struct("<I32s32s33s5I")
 
 
 class FrameError(Exception):
     """The bytes of a link are not frames: the link has to be closed.
 
     Attributes:
-        reason: "unknown kind", "oversize frame".
+        reason: "unknown kind", "oversize frame" or "malformed hello".
     """
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hello:
+    """First frame each way (kind 14). Hashes are in internal byte order.
+
+    The last four fields are advisory: a difference is worth a warning, no more.
+    """
+
+    protocol_version: int
+    genesis: bytes
+    parameter_hash: bytes
+    block_key: bytes
+    tip_height: int
+    block_interval_ms: int
+    timeout_base_ms: int
+    timeout_cap_ms: int
+    future_limit_s: int
+
+    def encode(self) -> bytes:
+        """The frame's body, 121 bytes."""
+        return _HELLO.pack(
+            self.protocol_version,
+            self.genesis,
+            self.parameter_hash,
+            self.block_key,
+            self.tip_height,
+            self.block_interval_ms,
+            self.timeout_base_ms,
+            self.timeout_cap_ms,
+            self.future_limit_s,
+        )
+
+    @classmethod
+    def decode(cls, body: bytes) -> "Hello":
+        """Read a body.
+
+        Raises:
+            FrameError: not exactly 121 bytes.
+        """
+        if len(body) != _HELLO.size:
+            raise FrameError("malformed hello")
+        fields = _HELLO.unpack(body)
+        return cls(**dict(zip(cls.__dataclass_fields__, fields, strict=True)))
 
 
 def encode_frame(kind: int, body: bytes, limits: Mapping[int, int]) -> bytes:

@@ -143,8 +143,9 @@ def _judgefile_header(data: bytes, expected: bytes, number: int) -> None:
     if not any(data):
         return
     found = data[:HEADER_SIZE_BYTES]
-    if len(found) == HEADER_SIZE_BYTES and zlib.crc32(found[:-4]).to_bytes(4, "little") == (
-        found[-4:]
+    if (
+        len(found) == HEADER_SIZE_BYTES
+        and zlib.crc32(found[:-4]).to_bytes(4, "little") == (found[-4:])
     ):
         raise JournalCorrupt(f"file {number} belongs to another key, chain or place")
     raise JournalCorrupt(f"file {number}: damaged file header")
