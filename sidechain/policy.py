@@ -40,7 +40,7 @@ INCREMENTAL_RELAY_FEE_SATS_PER_KVB = 100
 MAX_DUST_OUTPUTS = 1
 
 _ANNEX_TAG = 0x50
-_TAPSCRIPT_LEAF = 0xC0
+_TAPSCRIPT_LEAF = 0xC4
 _LEAF_MASK = 0xFE
 _WITNESS_SPEND_BYTES = 67
 _LEGACY_SPEND_BYTES = 148
@@ -135,7 +135,7 @@ def check_standard(tx: Transaction, params: ChainParams) -> None:
     _check_issuances(tx)
 
 
-def check_standard_inputs(tx: Transaction, spent: Sequence[Coin]) -> None:
+def check_standard_inputs(tx: Transaction, spent: Sequence[Coin], params: ChainParams) -> None:
     """Check the form of what the inputs spend and of their witnesses.
 
     Args:
@@ -144,8 +144,11 @@ def check_standard_inputs(tx: Transaction, spent: Sequence[Coin]) -> None:
         InvalidTransaction: the first rule broken, under Elements' name.
     """
     for txin, coin in zip(tx.inputs, spent, strict=True):
+        if txin.is_pegin:
+            continue
         kind = classify(coin.script)
-        if kind in (ScriptKind.NONSTANDARD, ScriptKind.WITNESS_UNKNOWN):
+        bare_true = kind is ScriptKind.TRUE and not params.anyone_can_spend_standard
+        if bare_true or kind in (ScriptKind.NONSTANDARD, ScriptKind.WITNESS_UNKNOWN):
             raise InvalidTransaction("bad-txns-nonstandard-inputs")
         if kind is ScriptKind.SCRIPTHASH:
             redeem = last_push(txin.script_sig)

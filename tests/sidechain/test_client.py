@@ -63,9 +63,10 @@ async def test_call_when_warming_up_then_retried_only_if_asked(tmp_path: Path) -
     cookie = tmp_path / ".cookie"
     server = RpcServer(make_registry(), cookie)
     await server.start()
-    async with RpcClient(server.url, cookie) as hasty, RpcClient(
-        server.url, cookie, retry_for_s=5
-    ) as patient:
+    async with (
+        RpcClient(server.url, cookie) as hasty,
+        RpcClient(server.url, cookie, retry_for_s=5) as patient,
+    ):
         with pytest.raises(RpcError):
             await hasty.call("warm")
         assert await patient.call("warm") == "ready"

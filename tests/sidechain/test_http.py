@@ -49,7 +49,10 @@ async def server(tmp_path: Path) -> AsyncIterator[RpcServer]:
         make_registry(),
         tmp_path / "rpc" / ".cookie",
         limits=Limits(
-            body_bytes=10_000, connections=8, batch_requests=5, request_timeout_s=1,
+            body_bytes=10_000,
+            connections=8,
+            batch_requests=5,
+            request_timeout_s=1,
             read_timeout_s=1,
         ),
         on_fault=faults.append,

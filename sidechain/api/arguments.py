@@ -1,0 +1,101 @@
+"""Reading RPC parameters: each function returns the value or raises the error elementsd gives."""
+
+from typing import Any
+
+from sidechain.api.registry import (
+    DESERIALIZATION_ERROR,
+    INVALID_PARAMETER,
+    TYPE_ERROR,
+    RpcError,
+    type_names,
+)
+
+MAX_HEX_CHARACTERS = 9_000_000
+
+
+def hash_argument(value: Any, name: str) -> bytes:
+    """A 32-byte hash in display order, returned in internal order."""
+    text = text_argument(value)
+    if len(text) != 64:
+        shown = text if len(text) <= 100 else text[:100] + "…"
+        raise RpcError(
+            INVALID_PARAMETER, f"{name} must be of length 64 (not {len(text)}, for '{shown}')"
+        )
+    try:
+        return _unhex(text)[::-1]
+    except ValueError as error:
+        raise RpcError(
+            INVALID_PARAMETER, f"{name} must be hexadecimal string (not '{text}')"
+        ) from error
+
+
+def hex_argument(value: Any, name: str) -> bytes:
+    """Bytes in hex."""
+    try:
+        return _unhex(text_argument(value))
+    except ValueError as error:
+        raise RpcError(INVALID_PARAMETER, f"{name} must be hexadecimal string") from error
+
+
+def encoded_argument(value: Any, failure: str) -> bytes:
+    """Hex of something that will be decoded; bad hex is a failure to decode it."""
+    text = text_argument(value)
+    try:
+        if len(text) > MAX_HEX_CHARACTERS:
+            raise ValueError(text)
+        return _unhex(text)
+    except ValueError as error:
+        raise RpcError(DESERIALIZATION_ERROR, failure) from error
+
+
+def text_argument(value: Any) -> str:
+    """A JSON string."""
+    if not isinstance(value, str):
+        raise _wrong_type(value, "string")
+    return value
+
+
+def integer_argument(value: Any) -> int:
+    """A JSON integer."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise _wrong_type(value, "number")
+    return value
+
+
+def flag_argument(value: Any, default: bool) -> bool:
+    """A JSON boolean; None is the default."""
+    if value is None:
+        return default
+    if not isinstance(value, bool):
+        raise _wrong_type(value, "bool")
+    return value
+
+
+def verbosity_argument(value: Any, default: int) -> int:
+    """A level, or a boolean where false is 0 and true is 1; None is the default."""
+    if value is None:
+        return default
+    if isinstance(value, bool):
+        return int(value)
+    return integer_argument(value)
+
+
+def array_argument(value: Any) -> list[Any]:
+    """A JSON array."""
+    if not isinstance(value, list):
+        raise _wrong_type(value, "array")
+    return value
+
+
+def _unhex(text: str) -> bytes:
+    # bytes.fromhex would also take blanks.
+    if not text.isalnum():
+        if text == "":
+            return b""
+        raise ValueError(text)
+    return bytes.fromhex(text)
+
+
+def _wrong_type(value: Any, wanted: str) -> RpcError:
+    given = type_names.get(type(value), "number")
+    return RpcError(TYPE_ERROR, f"JSON value of type {given} is not of expected type {wanted}")
