@@ -1,0 +1,181 @@
+"""Signatures of the agreement's messages, checked before the core sees them.
+
+A signature that was found good is remembered by a hash over every input of the check, each framed
+by its length, so that a certificate made of votes already seen costs nothing. Bad ones are never
+remembered.
+
+Source: consensus:2.1, consensus:C11, consensus:C22, consensus:C95, N14.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from federation.consensus.encoding import InvalidMessage, MessageReader
+from federation.consensus.messages import Answer, Evidence, EvidenceClass, Message
+from federation.consensus.votes import BlockSignature, Certificate, Proposal, Vote
+from federation.members import Member, MemberSet
+from sidechain.crypto.hashes import sha256
+from sidechain.crypto.keys import compact_to_der, ecdsa_verify, is_low_s, schnorr_verify
+from sidechain.errors import InvalidEncoding
+
+REMEMBERED_SIGNATURES_MAX: Final = 20_000
+_SCHNORR: Final = b"schnorr"
+_ECDSA: Final = b"ecdsa"
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """Outcome of a check: `good`, and how many curve operations it took (C95)."""
+
+    good: bool
+    operations: int
+
+
+class MessageVerifier:
+    """Checks signatures under the member set and parameters of the height in progress.
+
+    Args:
+        genesis: 32 bytes, internal order.
+        remembered_max: how many good signatures are remembered; 0 switches the memory off.
+    """
+
+    def __init__(self, genesis: bytes, remembered_max: int = REMEMBERED_SIGNATURES_MAX) -> None:
+        self._genesis = genesis
+        self._remembered_max = remembered_max
+        self._good: dict[bytes, None] = {}
+        self._operations = 0
+        self._members: MemberSet | None = None
+        self._params_root = bytes(32)
+
+    def begin_height(self, members: MemberSet, params_root: bytes) -> None:
+        """Use the member set and D_h of the height that starts (C80, C82)."""
+        self._members, self._params_root = members, params_root
+
+    def check(self, message: Message) -> Checked:
+        """Whether every signature in a message of the height in progress verifies.
+
+        Messages that carry no signature are good. An ANSWER needs `check_answer`.
+        """
+        self._operations = 0
+        match message:
+            case Vote():
+                good = self._vote(message)
+            case Proposal(vote, certificate):
+                good = self._vote(vote) and (certificate is None or self._certificate(certificate))
+            case Certificate():
+                good = self._certificate(message)
+            case BlockSignature():
+                good = self._block_signature(message)
+            case Evidence():
+                good = self._evidence(message)
+            case Answer():
+                good = False
+            case _:
+                good = True
+        return Checked(good, self._operations)
+
+    def check_answer(self, answer: Answer, asker_key: bytes, nonce: bytes) -> Checked:
+        """Signatures of a roll-call answer: its own, its certificate's, its seen message's (C71).
+
+        A header given as proof is for the caller to judge. Both arguments are 32 bytes.
+        """
+        self._operations = 0
+        digest = answer.digest(self._genesis, asker_key, nonce)
+        good = (
+            self._set().index_of(answer.answerer_key) is not None
+            and self._signed(_SCHNORR, answer.answerer_key, answer.signature, digest)
+            and (not isinstance(answer.proof, Certificate) or self._certificate(answer.proof))
+        )
+        match answer.seen:
+            case Vote() as vote:
+                good = good and self._vote(vote)
+            case BlockSignature() as block_signature:
+                good = good and self._block_signature(block_signature)
+        return Checked(good, self._operations)
+
+    def check_message(self, member: int, digest: bytes, signature: bytes) -> Checked:
+        """A BIP340 signature of a member's block key over a tagged hash (kinds 18 to 23, N15)."""
+        self._operations = 0
+        found = self._member(member)
+        good = found is not None and self._signed(_SCHNORR, found.vote_key, signature, digest)
+        return Checked(good, self._operations)
+
+    # -- kinds of message
+
+    def _vote(self, vote: Vote) -> bool:
+        member = self._member(vote.member)
+        if member is None:
+            return False
+        digest = vote.digest(self._genesis, self._params_root)
+        return self._signed(_SCHNORR, member.vote_key, vote.signature, digest)
+
+    def _certificate(self, certificate: Certificate) -> bool:
+        if not certificate.is_complete(self._set().k):
+            return False
+        return all(self._vote(vote) for vote in certificate.as_votes())
+
+    def _block_signature(self, said: BlockSignature) -> bool:
+        member = self._member(said.member)
+        if member is None or not is_low_s(said.signature):
+            return False
+        return self._signed(_ECDSA, member.block_key, said.signature, said.block_hash)
+
+    def _evidence(self, evidence: Evidence) -> bool:
+        if evidence.kind is EvidenceClass.TWO_BLOCKS:
+            read: type[BlockSignature] | type[Vote] = BlockSignature
+            if len(evidence.first) != 101 or len(evidence.second) != 101:
+                return False  # headers as evidence: judged where headers are parsed
+        else:
+            read = Vote
+        messages = [_decode_statement(read, body) for body in (evidence.first, evidence.second)]
+        return all(
+            self._vote(m) if isinstance(m, Vote) else m is not None and self._block_signature(m)
+            for m in messages
+        )
+
+    # -- one signature
+
+    def _signed(self, scheme: bytes, key: bytes, signature: bytes, message: bytes) -> bool:
+        name = sha256(
+            b"".join(len(x).to_bytes(4, "little") + x for x in (scheme, key, signature, message))
+        )
+        if name in self._good:
+            return True
+        self._operations += 1
+        if scheme == _SCHNORR:
+            good = schnorr_verify(key, signature, message)
+        else:
+            good = _ecdsa_compact(key, signature, message)
+        if good and self._remembered_max:
+            if len(self._good) >= self._remembered_max:
+                del self._good[next(iter(self._good))]
+            self._good[name] = None
+        return good
+
+    def _member(self, index: int) -> Member | None:
+        members = self._set().members
+        return members[index] if index < len(members) else None
+
+    def _set(self) -> MemberSet:
+        if self._members is None:
+            raise ValueError("no height has begun")
+        return self._members
+
+
+def _decode_statement(
+    kind: type[BlockSignature] | type[Vote], body: bytes
+) -> BlockSignature | Vote | None:
+    reader = MessageReader(body)
+    try:
+        statement = kind.read(reader)
+        reader.done()
+    except InvalidMessage:
+        return None
+    return statement
+
+
+def _ecdsa_compact(key: bytes, signature: bytes, message: bytes) -> bool:
+    try:
+        return ecdsa_verify(key, compact_to_der(signature), message)
+    except (InvalidEncoding, ValueError):
+        return False
