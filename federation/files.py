@@ -85,3 +85,16 @@ def replace_file(layer: FileLayer, path: Path, data: bytes, *, mode: int = 0o600
             os.close(descriptor)
     layer.rename(temporary, path)
     layer.sync_folder(path.parent)
+
+
+def read_secret(path: Path) -> bytes:
+    """Contents of a file that nobody else may read.
+
+    Raises:
+        OSError: cannot be read. PermissionError: group or others have any access to it.
+    """
+    with path.open("rb") as file:
+        mode = os.fstat(file.fileno()).st_mode & 0o777
+        if mode & 0o077:
+            raise PermissionError(f"{path} is open to others (mode {mode:o}): chmod 600 it")
+        return file.read()
