@@ -89,7 +89,8 @@ class BlockHeader:
                 height_in_legacy_form=params.block_height_in_header,
             )
             if not header.is_dynafed:
-                raise InvalidEncoding("dynamic federation header without parameters")
+                # Elements reads this as a legacy header, whose proof then fails.
+                raise InvalidEncoding("block-proof-invalid", "no dynamic federation parameters")
             return header
         if not params.signed_blocks:
             raise InvalidEncoding("only chains with signed blocks are supported")
