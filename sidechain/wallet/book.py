@@ -137,9 +137,7 @@ class WalletBook:
             WalletRefusal: as `check_name`.
         """
         self.check_name(name)
-        record = WalletRecord(
-            name=name, stored_seed=stored_seed, extended_key=account.extended_key
-        )
+        record = WalletRecord(name=name, stored_seed=stored_seed, extended_key=account.extended_key)
         number = 1 + max((wallet.number for wallet in self._wallets.values()), default=0)
         wallet = Wallet(number, record, self._params, issued={}, coins=())
         self.write([(wallet_key(number), record.encode())], sync=True)
@@ -160,9 +158,7 @@ class WalletBook:
             self.cursor = cursor
             self.write([(KEY_CURSOR, cursor.encode())])
 
-    def apply_block(
-        self, block: Block, height: int, extra: Sequence[Change] = ()
-    ) -> BlockReport:
+    def apply_block(self, block: Block, height: int, extra: Sequence[Change] = ()) -> BlockReport:
         """Fold the next final block, and `extra` writes with it, as one batch.
 
         Raises:
@@ -193,9 +189,7 @@ class WalletBook:
         if not self._pending:
             return (), ()
         mined = {tx.txid for tx in block.transactions}
-        spent = {
-            (txin.is_pegin, txin.prevout) for tx in block.transactions for txin in tx.inputs
-        }
+        spent = {(txin.is_pegin, txin.prevout) for tx in block.transactions for txin in tx.inputs}
         final: list[bytes] = []
         dead: list[bytes] = []
         gone: set[OutPoint] = set()

@@ -114,9 +114,7 @@ class PrivateAccount:
             raise InvalidEncoding("seed is all zero")
         root = wallycore.bip32_key_from_seed(seed, wallycore.BIP32_VER_TEST_PRIVATE, 0)
         path = [_PURPOSE | _HARDENED, coin_type | _HARDENED, _HARDENED]
-        node = wallycore.bip32_key_from_parent_path(
-            root, path, wallycore.BIP32_FLAG_KEY_PRIVATE
-        )
+        node = wallycore.bip32_key_from_parent_path(root, path, wallycore.BIP32_FLAG_KEY_PRIVATE)
         extended = wallycore.bip32_key_serialize(node, wallycore.BIP32_FLAG_KEY_PUBLIC)
         return cls(PublicAccount.decode(bytes(extended)), node)
 

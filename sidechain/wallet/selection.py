@@ -94,7 +94,9 @@ def choose(
         WalletRefusal: "insufficient-funds", or "tx-size" when the coins are too small and many.
     """
     ranked = sorted(coins, key=lambda coin: (-coin.value_sats, coin.outpoint.serialize()))
-    least_change = dust_sats + required_fee_sats(INPUT_BASE_BYTES + INPUT_WITNESS_BYTES, rate_sats_per_kvb)
+    least_change = dust_sats + required_fee_sats(
+        INPUT_BASE_BYTES + INPUT_WITNESS_BYTES, rate_sats_per_kvb
+    )
 
     def need(inputs: int, with_change: bool) -> int:
         return amount_sats + required_fee_sats(shape.vsize(inputs, with_change), rate_sats_per_kvb)
