@@ -1,14 +1,28 @@
-"""Relay rules: what a node keeps in its mempool and puts in its own blocks. Never consensus.
+"""What a node keeps in its mempool, and how it makes a block. Never consensus.
 
 Source: elements/transactions.md 7, elements/peg.md 5.1.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
+from sidechain.crypto.hashes import sha256d
 from sidechain.errors import InvalidTransaction
 from sidechain.params import MAX_MONEY_SATS, ChainParams
-from sidechain.primitives.confidential import is_commitment
-from sidechain.primitives.transaction import Transaction, TxOut
+from sidechain.primitives.block import Block, BlockHeader, ParamEntry
+from sidechain.primitives.confidential import (
+    NULL,
+    explicit_asset,
+    explicit_value,
+    is_commitment,
+)
+from sidechain.primitives.transaction import (
+    NULL_OUTPOINT,
+    InputWitness,
+    Transaction,
+    TxIn,
+    TxOut,
+)
 from sidechain.script.script import (
     MAX_STANDARD_MULTISIG_KEYS,
     ScriptKind,
@@ -19,10 +33,12 @@ from sidechain.script.script import (
     last_push,
     p2sh_sigops,
     parse_multisig,
+    push_number,
     witness_program,
     witness_sigops,
 )
 from sidechain.validation.coins import Coin
+from sidechain.validation.dynafed import HeaderChain, current_entry
 
 TX_VERSION_MAX = 3
 MAX_STANDARD_TX_WEIGHT_WU = 400_000
@@ -38,6 +54,9 @@ MAX_DATA_CARRIER_BYTES = 83
 BYTES_PER_SIGOP = 20
 INCREMENTAL_RELAY_FEE_SATS_PER_KVB = 100
 MAX_DUST_OUTPUTS = 1
+BLOCK_VERSION = 0x20000000
+SUBSIDY_HALVING_BLOCKS = 150
+WITNESS_COMMITMENT_PREFIX = bytes.fromhex("6a24aa21a9ed")
 
 _ANNEX_TAG = 0x50
 _TAPSCRIPT_LEAF = 0xC4
@@ -259,3 +278,64 @@ def _is_standard_taproot_witness(witness: tuple[bytes, ...]) -> bool:
     if control[0] & _LEAF_MASK != _TAPSCRIPT_LEAF:
         return True
     return all(len(item) <= MAX_TAPSCRIPT_ITEM_BYTES for item in witness[:-2])
+
+
+def build_template(
+    chain: HeaderChain,
+    params: ChainParams,
+    *,
+    time_s: int,
+    coinbase_scripts: Sequence[bytes],
+    transactions: Sequence[Transaction],
+    proposed: ParamEntry,
+) -> Block:
+    """The unsigned block on top of a chain that elementsd would make; nothing is judged.
+
+    Args:
+        time_s: its time in seconds since 1970; above the median time past to be valid.
+        coinbase_scripts: zero-value outputs that precede the fee output, in order.
+        transactions: those after the coinbase, parents before children.
+        proposed: parameters this block votes for.
+    Source: elements/blocks.md 5.3.
+    """
+    prev_height = chain.tip_height
+    height = prev_height + 1
+    fees = sum(fee_sats(tx, params) for tx in transactions)
+    reward = fees + subsidy_sats(height, params)
+    unmarked = _coinbase(height, params, coinbase_scripts, reward, bytes(32))
+    header = BlockHeader(
+        version=BLOCK_VERSION,
+        prev_hash=chain.header(prev_height).hash,
+        merkle_root=bytes(32),
+        time=time_s,
+        height=height,
+        current=current_entry(chain, prev_height, params),
+        proposed=proposed,
+    )
+    # The coinbase enters the witness root with its outputs' witnesses only, which are empty.
+    root = Block(header, (unmarked, *transactions)).witness_root()
+    coinbase = _coinbase(height, params, coinbase_scripts, reward, sha256d(root + bytes(32)))
+    block = Block(header, (coinbase, *transactions))
+    merkle, _ = block.transaction_root()
+    return Block(replace(header, merkle_root=merkle), block.transactions)
+
+
+def subsidy_sats(height: int, params: ChainParams) -> int:
+    """New coins a block may create, in satoshis."""
+    halvings = height // SUBSIDY_HALVING_BLOCKS
+    return params.block_subsidy_sats >> halvings if halvings < 64 else 0
+
+
+def _coinbase(
+    height: int, params: ChainParams, scripts: Sequence[bytes], reward: int, commitment: bytes
+) -> Transaction:
+    fee_script = (params.mandatory_coinbase or b"\x51") if reward else b"\x6a"
+    paid = [*((script, 0) for script in scripts), (fee_script, reward)]
+    paid.append((WITNESS_COMMITMENT_PREFIX + commitment, 0))
+    asset = explicit_asset(params.pegged_asset)
+    return Transaction.build(
+        version=2,
+        inputs=[TxIn(NULL_OUTPOINT, push_number(height) + b"\0")],
+        outputs=[TxOut(asset, explicit_value(amount), NULL, script) for script, amount in paid],
+        input_witnesses=[InputWitness(script=(bytes(32),))],
+    )
