@@ -6,11 +6,10 @@ lock and keys are is always read back from the coin's own script, never from con
 Source: peg:3.1, elements/peg.md 1, N20.
 """
 
-import hmac
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sidechain.crypto.keys import is_public_key, tweak_add_public, tweak_add_secret
+from sidechain.crypto.keys import is_public_key
 from sidechain.errors import InvalidEncoding
 from sidechain.primitives.encoding import compact_size
 from sidechain.script.opcodes import (
@@ -23,6 +22,7 @@ from sidechain.script.opcodes import (
     OP_VERIFY,
 )
 from sidechain.script.script import decode_number, iter_ops, p2wsh, push, push_number
+from sidechain.validation.pegins import calculate_contract, contract_tweak
 
 MAX_KEYS = 15
 EMERGENCY_KEYS = 3
@@ -135,11 +135,6 @@ def parse_fed_script(script: bytes) -> FedScript:
     return rebuilt
 
 
-def claim_tweak(key: bytes, claim_script: bytes) -> bytes:
-    """The 32-byte tweak that a claim script puts on one key. Source: elements/peg.md 1."""
-    return hmac.digest(key, claim_script, "sha256")
-
-
 def tweaked(plain: FedScript, claim_script: bytes) -> FedScript:
     """The script of deposits for a claim script: every key, emergency ones too, is tweaked.
 
@@ -148,12 +143,7 @@ def tweaked(plain: FedScript, claim_script: bytes) -> FedScript:
     """
     if len(claim_script) > MAX_CLAIM_SCRIPT_BYTES:
         raise InvalidEncoding("Claim script is too large.")
-    return fed_script(
-        k=plain.k,
-        keys=[_tweak(key, claim_script) for key in plain.keys],
-        csv=plain.csv,
-        emergency_keys=[_tweak(key, claim_script) for key in plain.emergency_keys],
-    )
+    return parse_fed_script(calculate_contract(plain.script, claim_script))
 
 
 def coin_script(plain: FedScript, claim_script: bytes | None) -> FedScript:
@@ -161,21 +151,14 @@ def coin_script(plain: FedScript, claim_script: bytes | None) -> FedScript:
     return plain if claim_script is None else tweaked(plain, claim_script)
 
 
-def tweaked_secret(secret: bytes, key: bytes, claim_script: bytes | None) -> bytes:
-    """A member's secret for one coin.
+def key_tweak(key: bytes, claim_script: bytes | None) -> bytes | None:
+    """What a member adds to its peg secret to sign a coin; None for FED outputs.
 
     Args:
-        secret: the plain peg secret, 32 bytes.
-        key: its public key, 33 bytes.
-        claim_script: None for FED outputs, which are not tweaked.
+        key: the member's plain peg key, 33 bytes.
+        claim_script: None for FED outputs.
     """
-    if claim_script is None:
-        return secret
-    return tweak_add_secret(secret, claim_tweak(key, claim_script))
-
-
-def _tweak(key: bytes, claim_script: bytes) -> bytes:
-    return tweak_add_public(key, claim_tweak(key, claim_script))
+    return None if claim_script is None else contract_tweak(key, claim_script)
 
 
 def _multisig(threshold: int, keys: Sequence[bytes]) -> bytes:
