@@ -1,0 +1,101 @@
+"""The federation's signature on a block header.
+
+The signed message is the block hash itself. In the dynamic-federation form signatures end in the
+hash type byte 01; in the legacy form they have none.
+
+Source: elements/blocks.md 3.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from sidechain.crypto.keys import ecdsa_verify
+from sidechain.errors import InvalidBlock, InvalidEncoding, ScriptError
+from sidechain.params import ChainParams
+from sidechain.primitives.block import BlockHeader
+from sidechain.primitives.encoding import vectors
+from sidechain.script.flags import BLOCK_SIGNATURE_FLAGS, Flags, SigVersion
+from sidechain.script.interpreter import verify_script
+from sidechain.script.script import multisig_script
+from sidechain.script.sighash import SIGHASH_ALL
+
+
+class BlockHashChecker:
+    """Checks signatures over one block hash; there are no lock times to compare with."""
+
+    def __init__(self, block_hash: bytes, *, with_hash_type: bool) -> None:
+        self._block_hash = block_hash
+        self._with_hash_type = with_hash_type
+
+    def check_signature(
+        self, signature: bytes, pubkey: bytes, script_code: bytes, version: SigVersion
+    ) -> bool:
+        """Whether the signature is by `pubkey`; a hash type other than 01 never is."""
+        del script_code, version
+        if self._with_hash_type:
+            if not signature or signature[-1] != SIGHASH_ALL:
+                return False
+            signature = signature[:-1]
+        return ecdsa_verify(pubkey, signature, self._block_hash)
+
+    def check_locktime(self, locktime: int) -> bool:
+        """A block has no locktime."""
+        del locktime
+        return False
+
+    def check_sequence(self, sequence: int) -> bool:
+        """A block has no sequence."""
+        del sequence
+        return False
+
+
+def verify_block_signature(header: BlockHeader, params: ChainParams) -> None:
+    """Check the signatures of a header against the script that it names.
+
+    Whether it names the right script is for the contextual rules. The genesis block has none.
+
+    Raises:
+        InvalidBlock: "block-proof-invalid".
+    """
+    if header.hash == params.genesis_hash:
+        return
+    if header.is_dynafed:
+        script, script_sig = header.current.signblockscript, b""
+        witness = header.signblock_witness
+        too_large = len(vectors(witness)) > header.current.witness_limit
+    else:
+        script, script_sig = params.signblockscript, header.solution
+        witness = ()
+        too_large = len(script_sig) > params.max_block_sig_size
+    if too_large:
+        raise InvalidBlock("block-proof-invalid", "signatures exceed the size limit")
+    flags = BLOCK_SIGNATURE_FLAGS if witness else BLOCK_SIGNATURE_FLAGS | Flags.NO_SIGHASH_BYTE
+    checker = BlockHashChecker(header.hash, with_hash_type=bool(witness))
+    try:
+        verify_script(script_sig, script, witness, flags, checker)
+    except ScriptError as fault:
+        raise InvalidBlock("block-proof-invalid", fault.reason) from fault
+
+
+def signblock_witness(
+    threshold: int, pubkeys: Sequence[bytes], signatures: Mapping[bytes, bytes]
+) -> tuple[bytes, ...]:
+    """The witness of a k-of-n multisig in P2WSH: empty item, k signatures in key order, script.
+
+    Args:
+        pubkeys: all keys, in script order.
+        signatures: DER without hash type, by public key; the first `threshold` in key order are
+            used.
+    Raises:
+        InvalidEncoding: fewer than `threshold` signatures.
+    """
+    ordered = [signatures[key] for key in pubkeys if key in signatures][:threshold]
+    if len(ordered) < threshold:
+        raise InvalidEncoding("too few block signatures")
+    marked = [signature + bytes((SIGHASH_ALL,)) for signature in ordered]
+    return (b"", *marked, multisig_script(threshold, pubkeys))
+
+
+def signblock_witness_size(threshold: int, key_count: int) -> int:
+    """Largest serialized size in bytes of `signblock_witness` with low-S signatures."""
+    script = multisig_script(threshold, [b"\x02" * 33] * key_count)
+    return len(vectors((b"", *[bytes(72)] * threshold, script)))

@@ -1,0 +1,317 @@
+"""Connecting a block: all its transactions in order against the coins below it.
+
+The result is a `BlockDelta`, which says everything that changes; nothing is changed here.
+
+Source: elements/blocks.md 5.2, elements/peg.md 3.2.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from sidechain.errors import InvalidBlock, InvalidTransaction
+from sidechain.params import MAX_MONEY_SATS, ChainParams
+from sidechain.primitives.block import Block
+from sidechain.primitives.transaction import OutPoint, Transaction
+from sidechain.script.block_signature import verify_block_signature
+from sidechain.script.flags import CONSENSUS_FLAGS, Flags
+from sidechain.validation.block_check import (
+    MAX_BLOCK_SIGOP_COST,
+    check_block,
+    check_contextual_header,
+    contextual_check_block,
+)
+from sidechain.validation.coins import Coin, CoinView, PeginKey
+from sidechain.validation.dynafed import ExtendedChain, HeaderChain, valid_fedpegscripts
+from sidechain.validation.pegins import FedpegPair, ParentFacts, PeginClaim, check_pegin
+from sidechain.validation.pegouts import parse_pegout
+from sidechain.validation.tx_verify import (
+    check_inputs,
+    check_scripts,
+    check_sequence_locks,
+    resolve_inputs,
+    sigop_cost,
+)
+
+SUBSIDY_HALVING_BLOCKS = 150
+MAX_HALVINGS = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockDelta:
+    """What a block changes, net: an output made and spent inside it appears nowhere.
+
+    Attributes:
+        spent: coins of the chain below that the block takes away, in order of spending.
+        created: coins it leaves, in block order.
+        pegins: deposits it claims.
+        fees: satoshis per 32-byte asset id, in the order the assets first appear.
+    """
+
+    height: int
+    hash: bytes
+    prev_hash: bytes
+    spent: tuple[tuple[OutPoint, Coin], ...]
+    created: tuple[tuple[OutPoint, Coin], ...]
+    pegins: tuple[PeginKey, ...]
+    fees: tuple[tuple[bytes, int], ...]
+
+
+def validate_block(
+    block: Block,
+    view: CoinView,
+    chain: HeaderChain,
+    params: ChainParams,
+    *,
+    now_s: int,
+    facts: ParentFacts | None,
+    check_signature: bool = True,
+    check_scripts: bool = True,
+) -> BlockDelta:
+    """Apply every rule to a block that is to extend `chain`, in Elements' order.
+
+    Args:
+        view: coins and claims as of the tip of `chain`.
+        now_s: this node's clock, seconds since 1970.
+        facts: the parent chain now; None leaves out the depth of peg-ins.
+        check_signature: False for a proposal, which is not signed yet.
+    Raises:
+        InvalidBlock: with Elements' reject code.
+        Stalled: only the depth of a peg-in is missing.
+    """
+    if check_signature:
+        verify_block_signature(block.header, params)
+    check_block(block, params)
+    check_contextual_header(block.header, chain, params, now_s)
+    contextual_check_block(block, chain, params)
+    return connect_block(block, view, chain, params, facts=facts, check_scripts=check_scripts)
+
+
+def connect_block(
+    block: Block,
+    view: CoinView,
+    chain: HeaderChain,
+    params: ChainParams,
+    *,
+    facts: ParentFacts | None,
+    check_scripts: bool = True,
+) -> BlockDelta:
+    """Connect a block whose header and body passed `block_check`.
+
+    Args:
+        view: coins and claims as of the tip of `chain`.
+        chain: the headers below the block.
+        facts: the parent chain now; None leaves out the depth of peg-ins.
+        check_scripts: False skips scripts (never amounts).
+    Raises:
+        InvalidBlock: with Elements' reject code; the detail names the transaction.
+        Stalled: a peg-in is too shallow and nothing is known against it.
+    """
+    connection = _Connection(block, view, chain, params, check_scripts=check_scripts)
+    connection.judge_pegins(facts)
+    _check_overwrites(block, view)
+    for position in range(len(block.transactions)):
+        try:
+            connection.add_transaction(position)
+        except InvalidTransaction as fault:
+            where = f"transaction {position}"
+            detail = f"{fault.detail}, {where}" if fault.detail else where
+            raise InvalidBlock(fault.reason, detail) from fault
+    connection.check_coinbase()
+    return connection.delta()
+
+
+def genesis_delta(block: Block, params: ChainParams) -> BlockDelta:
+    """The coins a genesis block starts with; it is never validated.
+
+    Source: elements/blocks.md 5.2.
+    """
+    created = []
+    for tx in block.transactions if params.connect_genesis_outputs else ():
+        created += _created_coins(tx, height=0)
+    return BlockDelta(
+        height=0,
+        hash=block.hash,
+        prev_hash=block.header.prev_hash,
+        spent=(),
+        created=tuple(created),
+        pegins=(),
+        fees=(),
+    )
+
+
+def block_script_flags(height: int, params: ChainParams) -> Flags:
+    """Script rules of a block at `height`. Source: elements/script.md 1.1."""
+    if height >= params.csv_height:
+        return CONSENSUS_FLAGS
+    return CONSENSUS_FLAGS & ~Flags.CHECKSEQUENCEVERIFY
+
+
+def block_subsidy_sats(height: int, params: ChainParams) -> int:
+    """New satoshis of the pegged asset a coinbase may create."""
+    halvings = height // SUBSIDY_HALVING_BLOCKS
+    return 0 if halvings >= MAX_HALVINGS else params.block_subsidy_sats >> halvings
+
+
+@dataclass(slots=True)
+class _Connection:
+    """Owner of the state while one block is connected."""
+
+    block: Block
+    view: CoinView
+    chain: HeaderChain
+    params: ChainParams
+    check_scripts: bool = field(kw_only=True)
+    created: dict[OutPoint, Coin] = field(default_factory=dict)
+    spent: dict[OutPoint, Coin] = field(default_factory=dict)
+    pegins: dict[PeginKey, None] = field(default_factory=dict)
+    fees: dict[bytes, int] = field(default_factory=dict)
+    sigops: int = 0
+    claims: dict[tuple[bytes, int], PeginClaim | InvalidTransaction] = field(
+        default_factory=dict
+    )
+
+    @property
+    def height(self) -> int:
+        return self.chain.tip_height + 1
+
+    def coin(self, outpoint: OutPoint) -> Coin | None:
+        """The coin as of this point in the block: this object is its own view."""
+        if outpoint in self.spent:
+            return None
+        return self.created.get(outpoint) or self.view.coin(outpoint)
+
+    def pegin_claimed(self, key: PeginKey) -> bool:
+        return key in self.pegins or self.view.pegin_claimed(key)
+
+    def judge_pegins(self, facts: ParentFacts | None) -> None:
+        """Check every peg-in once, with its depth; a wrong one is reported in its turn.
+
+        Depth comes before everything else in the block, so that a block is stalled rather than
+        called invalid while one of its claims is too shallow.
+        """
+        pairs = self._fedpegscripts()
+        for tx in self.block.transactions:
+            for index, item in enumerate(tx.inputs):
+                if not item.is_pegin:
+                    continue
+                items = tx.input_witnesses[index].pegin
+                try:
+                    claim = check_pegin(items, item.prevout, self.params, pairs, facts)
+                    self.claims[tx.wtxid, index] = claim
+                except InvalidTransaction as fault:
+                    self.claims[tx.wtxid, index] = fault
+
+    def _fedpegscripts(self) -> Sequence[FedpegPair]:
+        if not any(item.is_pegin for tx in self.block.transactions for item in tx.inputs):
+            return ()
+        extended = ExtendedChain(self.chain, self.block.header)
+        return valid_fedpegscripts(extended, self.height, self.params, next_block=False)
+
+    def judged(self, tx: Transaction, index: int) -> PeginClaim:
+        found = self.claims[tx.wtxid, index]
+        if isinstance(found, InvalidTransaction):
+            raise found
+        return found
+
+    def add_transaction(self, position: int) -> None:
+        tx = self.block.transactions[position]
+        coins: tuple[Coin, ...] = ()
+        if position > 0:
+            coins, keys = resolve_inputs(tx, self, self.judged)
+            self._add_fees(check_inputs(tx, coins, height=self.height, params=self.params))
+            check_sequence_locks(tx, coins, self.chain, height=self.height)
+            self.pegins.update(dict.fromkeys(keys))
+        self.sigops += sigop_cost(tx, coins)
+        if self.sigops > MAX_BLOCK_SIGOP_COST:
+            raise InvalidTransaction("bad-blk-sigops")
+        if self.params.enforce_pak:
+            _refuse_pegouts(tx, self.params)
+        if position > 0 and self.check_scripts:
+            check_scripts(tx, coins, block_script_flags(self.height, self.params))
+        self._update_coins(tx, coins)
+
+    def _add_fees(self, fees: Mapping[bytes, int]) -> None:
+        for asset, amount_sats in fees.items():
+            self.fees[asset] = self.fees.get(asset, 0) + amount_sats
+            if self.fees[asset] > MAX_MONEY_SATS:
+                raise InvalidTransaction("bad-block-total-fee-outofrange")
+
+    def _update_coins(self, tx: Transaction, coins: Sequence[Coin]) -> None:
+        for item, coin in zip(tx.inputs, coins, strict=False):
+            if item.is_pegin:
+                continue
+            if self.created.pop(item.prevout, None) is None:
+                self.spent[item.prevout] = coin
+        self.created.update(_created_coins(tx, height=self.height))
+
+    def check_coinbase(self) -> None:
+        """Check what the coinbase takes against the fees, asset by asset."""
+        params = self.params
+        reward = dict(self.fees)
+        subsidy_sats = block_subsidy_sats(self.height, params)
+        reward[params.pegged_asset] = reward.get(params.pegged_asset, 0) + subsidy_sats
+        if not all(0 <= amount_sats <= MAX_MONEY_SATS for amount_sats in reward.values()):
+            raise InvalidBlock("bad-blockreward-outofrange")
+        coinbase = self.block.transactions[0]
+        _check_coinbase_amounts(coinbase, reward)
+        _check_mandatory_coinbase(coinbase, params)
+
+    def delta(self) -> BlockDelta:
+        return BlockDelta(
+            height=self.height,
+            hash=self.block.hash,
+            prev_hash=self.block.header.prev_hash,
+            spent=tuple(self.spent.items()),
+            created=tuple(self.created.items()),
+            pegins=tuple(self.pegins),
+            fees=tuple(self.fees.items()),
+        )
+
+
+def _created_coins(tx: Transaction, *, height: int) -> list[tuple[OutPoint, Coin]]:
+    coinbase = tx.is_coinbase
+    return [
+        (OutPoint(tx.txid, index), Coin.of(output, height=height, coinbase=coinbase))
+        for index, output in enumerate(tx.outputs)
+        if not output.is_unspendable
+    ]
+
+
+def _check_overwrites(block: Block, view: CoinView) -> None:
+    """No transaction may repeat the id of one that still has coins (BIP30)."""
+    for tx in block.transactions:
+        for index in range(len(tx.outputs)):
+            if view.coin(OutPoint(tx.txid, index)) is not None:
+                raise InvalidBlock("bad-txns-BIP30")
+
+
+def _refuse_pegouts(tx: Transaction, params: ChainParams) -> None:
+    """Where peg-outs need an authorisation, refuse them: its proof is not verified here."""
+    for output in tx.outputs:
+        pegout = parse_pegout(output.script)
+        of_parent = pegout is not None and pegout[0] == params.parent_genesis_hash
+        if of_parent and output.asset_id == params.pegged_asset:
+            raise InvalidTransaction("bad-pak-tx", "peg-out authorisation is not verified")
+
+
+def _check_coinbase_amounts(coinbase: Transaction, reward: Mapping[bytes, int]) -> None:
+    if not all(witness.is_empty for witness in coinbase.output_witnesses):
+        raise InvalidBlock("bad-cb-amount", "output with proofs")
+    left = dict(reward)
+    for output in coinbase.outputs:
+        asset, amount_sats = output.asset_id, output.value_sats
+        if asset is None or amount_sats is None or not 0 <= amount_sats <= MAX_MONEY_SATS:
+            raise InvalidBlock("bad-cb-amount", "output amount is hidden or out of range")
+        if amount_sats == 0 and not output.is_unspendable:
+            raise InvalidBlock("bad-cb-amount", "spendable output of zero")
+        left[asset] = left.get(asset, 0) - amount_sats
+    if not all(0 <= amount_sats <= MAX_MONEY_SATS for amount_sats in left.values()):
+        raise InvalidBlock("bad-cb-amount", "takes more than the fees")
+
+
+def _check_mandatory_coinbase(coinbase: Transaction, params: ChainParams) -> None:
+    required = params.mandatory_coinbase
+    for output in coinbase.outputs if required else ():
+        wrong_place = output.value_sats != 0 and output.asset_id == params.pegged_asset
+        if wrong_place and output.script != required:
+            raise InvalidBlock("bad-coinbase-txos")

@@ -1,0 +1,180 @@
+"""Checks of a transaction against the coins and claims of the chain it is to enter.
+
+The steps stand alone, so that the mempool and a block put them in their own order:
+`resolve_inputs` finds what is spent, `check_inputs` judges maturity, fees and balance,
+`check_final` and `check_sequence_locks` the times, `check_scripts` the permissions.
+
+Source: elements/transactions.md 4 and 6.2, elements/peg.md 3.2.
+"""
+
+from collections.abc import Callable, Collection, Sequence
+
+from sidechain.errors import InvalidTransaction, ScriptError
+from sidechain.params import COINBASE_MATURITY_BLOCKS, ChainParams
+from sidechain.primitives.transaction import SEQUENCE_FINAL, Transaction
+from sidechain.script.interpreter import (
+    LOCKTIME_THRESHOLD,
+    SEQUENCE_LOCKTIME_MASK,
+    SEQUENCE_TYPE_FLAG,
+    Flags,
+    SighashCache,
+    verify_input,
+)
+from sidechain.script.ops_crypto import SEQUENCE_DISABLE_FLAG
+from sidechain.script.script import count_sigops, p2sh_sigops, witness_sigops
+from sidechain.validation.amounts import check_amounts, fees_by_asset
+from sidechain.validation.coins import Coin, CoinView, PeginKey
+from sidechain.validation.dynafed import HeaderChain, median_time_past
+from sidechain.validation.pegins import PeginClaim
+from sidechain.validation.tx_check import WITNESS_SCALE
+
+SEQUENCE_TIME_UNIT_S = 512
+
+JudgePegin = Callable[[Transaction, int], PeginClaim]
+"""Checks the peg-in at an input position, or raises; `pegins.check_pegin` with its context."""
+
+
+def resolve_inputs(
+    tx: Transaction,
+    view: CoinView,
+    judge_pegin: JudgePegin,
+    claimed_now: Collection[PeginKey] = (),
+) -> tuple[tuple[Coin, ...], tuple[PeginKey, ...]]:
+    """Find what every input spends.
+
+    Args:
+        claimed_now: deposits claimed earlier in the same block.
+    Returns:
+        The coins in input order (for a peg-in the one it claims) and the deposits claimed.
+    Raises:
+        InvalidTransaction: "bad-txns-inputs-missingorspent", "bad-pegin-witness" or
+            "bad-txns-double-pegin".
+        Stalled: from `judge_pegin`.
+    """
+    found = [None if item.is_pegin else view.coin(item.prevout) for item in tx.inputs]
+    spent: list[Coin] = []
+    keys: list[PeginKey] = []
+    if any(c is None and not i.is_pegin for c, i in zip(found, tx.inputs, strict=True)):
+        raise InvalidTransaction("bad-txns-inputs-missingorspent")
+    for index, coin in enumerate(found):
+        if coin is None:
+            claim = judge_pegin(tx, index)
+            key = claim.key(tx.inputs[index].prevout)
+            if view.pegin_claimed(key) or key in claimed_now or key in keys:
+                raise InvalidTransaction("bad-txns-double-pegin")
+            keys.append(key)
+            coin = claim.coin
+        spent.append(coin)
+    return tuple(spent), tuple(keys)
+
+
+def check_inputs(
+    tx: Transaction, spent: Sequence[Coin], *, height: int, params: ChainParams
+) -> dict[bytes, int]:
+    """Check maturity, fee outputs and balance of a transaction that is no coinbase.
+
+    Args:
+        spent: from `resolve_inputs`.
+        height: block the transaction is in or could be in next.
+    Returns:
+        Fees in satoshis per 32-byte asset id.
+    Raises:
+        InvalidTransaction: "bad-txns-premature-spend-of-coinbase", "bad-txns-fee-outofrange",
+            "bad-txns-in-ne-out" or "confidential-unsupported".
+    """
+    for coin in spent:
+        if coin.coinbase and height - coin.height < COINBASE_MATURITY_BLOCKS:
+            raise InvalidTransaction("bad-txns-premature-spend-of-coinbase")
+    fees = fees_by_asset(tx)
+    check_amounts(tx, spent, params.pegged_asset)
+    return fees
+
+
+def check_scripts(tx: Transaction, spent: Sequence[Coin], flags: Flags) -> None:
+    """Check that every input's scripts accept it.
+
+    Raises:
+        InvalidTransaction: "mandatory-script-verify-flag-failed (text)"; the detail names the
+            input.
+    """
+    cache = SighashCache(tx)
+    for index, coin in enumerate(spent):
+        try:
+            verify_input(tx, index, coin.output, flags, cache)
+        except ScriptError as fault:
+            reason = f"mandatory-script-verify-flag-failed ({fault.reason})"
+            raise InvalidTransaction(reason, f"input {index}") from fault
+
+
+def is_final(tx: Transaction, *, height: int, time_s: int) -> bool:
+    """Whether the locktime allows the transaction in a block.
+
+    Args:
+        time_s: median time past of the block before, in seconds.
+    """
+    limit = height if tx.locktime < LOCKTIME_THRESHOLD else time_s
+    if tx.locktime == 0 or tx.locktime < limit:
+        return True
+    return all(item.sequence == SEQUENCE_FINAL for item in tx.inputs)
+
+
+def check_final(tx: Transaction, *, height: int, time_s: int) -> None:
+    """`is_final`, as a check.
+
+    Raises:
+        InvalidTransaction: "bad-txns-nonfinal".
+    """
+    if not is_final(tx, height=height, time_s=time_s):
+        raise InvalidTransaction("bad-txns-nonfinal")
+
+
+def check_sequence_locks(
+    tx: Transaction, spent: Sequence[Coin], chain: HeaderChain, *, height: int
+) -> None:
+    """Check the relative locks of a transaction in a block on top of `chain` (BIP68).
+
+    Peg-in inputs carry no relative lock. A coin not in a block yet counts as made at `height`.
+
+    Raises:
+        InvalidTransaction: "bad-txns-nonfinal".
+    """
+    if tx.version < 2:
+        return
+    for item, coin in zip(tx.inputs, spent, strict=True):
+        if item.is_pegin or item.sequence & SEQUENCE_DISABLE_FLAG:
+            continue
+        distance = item.sequence & SEQUENCE_LOCKTIME_MASK
+        if not item.sequence & SEQUENCE_TYPE_FLAG:
+            locked = height < coin.height + distance
+        else:
+            # Counted from the block before the coin's, as its own time is set by its maker.
+            start_s = median_time_past(chain, min(max(coin.height - 1, 0), chain.tip_height))
+            now_s = median_time_past(chain, chain.tip_height)
+            locked = now_s < start_s + distance * SEQUENCE_TIME_UNIT_S
+        if locked:
+            raise InvalidTransaction("bad-txns-nonfinal", "relative lock")
+
+
+def legacy_sigops(tx: Transaction) -> int:
+    """Signature operations in the transaction's own scripts, multisigs counted as 20."""
+    own = sum(count_sigops(item.script_sig, accurate=False) for item in tx.inputs)
+    return own + sum(count_sigops(item.script, accurate=False) for item in tx.outputs)
+
+
+def sigop_cost(tx: Transaction, spent: Sequence[Coin]) -> int:
+    """Signature operation cost, in units of which a block may have 80,000.
+
+    Peg-in inputs contribute only the segwit operations of their claim script.
+
+    Args:
+        spent: coin of every input; empty for a coinbase.
+    Source: elements/transactions.md 4.
+    """
+    cost = legacy_sigops(tx) * WITNESS_SCALE
+    if tx.is_coinbase:
+        return cost
+    for item, witness, coin in zip(tx.inputs, tx.input_witnesses, spent, strict=True):
+        if not item.is_pegin:
+            cost += p2sh_sigops(item.script_sig, coin.script) * WITNESS_SCALE
+        cost += witness_sigops(item.script_sig, coin.script, witness.script)
+    return cost
