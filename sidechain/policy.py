@@ -6,7 +6,6 @@ Source: elements/transactions.md 7, elements/peg.md 5.1.
 from collections.abc import Sequence
 from dataclasses import replace
 
-from sidechain.crypto.hashes import sha256d
 from sidechain.errors import InvalidTransaction
 from sidechain.params import MAX_MONEY_SATS, ChainParams
 from sidechain.primitives.block import Block, BlockHeader, ParamEntry
@@ -31,14 +30,15 @@ from sidechain.script.script import (
     is_p2sh,
     is_push_only,
     last_push,
-    p2sh_sigops,
     parse_multisig,
     push_number,
     witness_program,
-    witness_sigops,
 )
+from sidechain.validation.block_check import WITNESS_COMMITMENT_PREFIX, witness_commitment
 from sidechain.validation.coins import Coin
+from sidechain.validation.connect import block_subsidy_sats
 from sidechain.validation.dynafed import HeaderChain, current_entry
+from sidechain.validation.tx_verify import sigop_cost
 
 TX_VERSION_MAX = 3
 MAX_STANDARD_TX_WEIGHT_WU = 400_000
@@ -55,15 +55,12 @@ BYTES_PER_SIGOP = 20
 INCREMENTAL_RELAY_FEE_SATS_PER_KVB = 100
 MAX_DUST_OUTPUTS = 1
 BLOCK_VERSION = 0x20000000
-SUBSIDY_HALVING_BLOCKS = 150
-WITNESS_COMMITMENT_PREFIX = bytes.fromhex("6a24aa21a9ed")
 
 _ANNEX_TAG = 0x50
 _TAPSCRIPT_LEAF = 0xC4
 _LEAF_MASK = 0xFE
 _WITNESS_SPEND_BYTES = 67
 _LEGACY_SPEND_BYTES = 148
-_SIGOP_SCALE = 4
 
 
 def required_fee_sats(vsize: int, rate_sats_per_kvb: int) -> int:
@@ -79,23 +76,6 @@ def fee_sats(tx: Transaction, params: ChainParams) -> int:
         for output in tx.outputs
         if output.is_fee and output.asset_id == params.pegged_asset
     )
-
-
-def sigop_cost(tx: Transaction, spent: Sequence[Coin]) -> int:
-    """Signature operation cost: legacy and P2SH count four each, witness ones one.
-
-    Args:
-        spent: the coins of the inputs, in their order; a peg-in counts its witness ones only.
-    Source: elements/transactions.md 4, elements/script.md 9.
-    """
-    cost = sum(count_sigops(output.script, accurate=False) for output in tx.outputs)
-    cost += sum(count_sigops(txin.script_sig, accurate=False) for txin in tx.inputs)
-    cost *= _SIGOP_SCALE
-    for txin, coin, witness in zip(tx.inputs, spent, tx.input_witnesses, strict=True):
-        if not txin.is_pegin:
-            cost += _SIGOP_SCALE * p2sh_sigops(txin.script_sig, coin.script)
-        cost += witness_sigops(txin.script_sig, coin.script, witness.script)
-    return cost
 
 
 def relay_vsize(tx: Transaction, params: ChainParams, cost: int) -> int:
@@ -301,7 +281,7 @@ def build_template(
     prev_height = chain.tip_height
     height = prev_height + 1
     fees = sum(fee_sats(tx, params) for tx in transactions)
-    reward = fees + subsidy_sats(height, params)
+    reward = fees + block_subsidy_sats(height, params)
     unmarked = _coinbase(height, params, coinbase_scripts, reward, bytes(32))
     header = BlockHeader(
         version=BLOCK_VERSION,
@@ -314,16 +294,12 @@ def build_template(
     )
     # The coinbase enters the witness root with its outputs' witnesses only, which are empty.
     root = Block(header, (unmarked, *transactions)).witness_root()
-    coinbase = _coinbase(height, params, coinbase_scripts, reward, sha256d(root + bytes(32)))
+    coinbase = _coinbase(
+        height, params, coinbase_scripts, reward, witness_commitment(root, bytes(32))
+    )
     block = Block(header, (coinbase, *transactions))
     merkle, _ = block.transaction_root()
     return Block(replace(header, merkle_root=merkle), block.transactions)
-
-
-def subsidy_sats(height: int, params: ChainParams) -> int:
-    """New coins a block may create, in satoshis."""
-    halvings = height // SUBSIDY_HALVING_BLOCKS
-    return params.block_subsidy_sats >> halvings if halvings < 64 else 0
 
 
 def _coinbase(

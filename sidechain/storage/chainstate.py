@@ -14,12 +14,13 @@ from sidechain.errors import Invalid, InvalidEncoding, InvariantError
 from sidechain.params import ChainParams
 from sidechain.primitives.block import Block, BlockHeader
 from sidechain.primitives.encoding import Reader, compact_size
+from sidechain.primitives.genesis import genesis_block
 from sidechain.primitives.transaction import OutPoint, Transaction
 from sidechain.storage import schema
 from sidechain.storage.leveldb import Database, Reads
 from sidechain.storage.schema import TransactionPlace, UndoRecord
 from sidechain.validation.coins import Coin, PeginKey
-from sidechain.validation.connect import BlockDelta
+from sidechain.validation.connect import BlockDelta, genesis_delta
 
 HEADER_CACHE_COUNT = 4_096
 COIN_CACHE_COUNT = 65_536
@@ -42,12 +43,9 @@ class ChainState:
             raise InvariantError("the stored tip is not the block at its height")
 
     @classmethod
-    def open(cls, path: Path, params: ChainParams, genesis: BlockDelta, block: Block) -> Self:
+    def open(cls, path: Path, params: ChainParams) -> Self:
         """Open a chain's folder; a new one starts at the genesis block.
 
-        Args:
-            genesis: what the genesis block adds to the coins.
-            block: the genesis block.
         Raises:
             Unavailable: the folder is in use or unusable.
             Invalid: it holds another chain, or was written by another version.
@@ -56,7 +54,7 @@ class ChainState:
         database = Database(path)
         try:
             if database.get(schema.VERSION_KEY) is None:
-                _write_genesis(database, genesis, block)
+                _write_genesis(database, params)
             _check_identity(database, path, params)
             return cls(database, params)
         except BaseException:
@@ -262,10 +260,11 @@ def _changes(block: Block, delta: BlockDelta) -> tuple[dict[bytes, bytes], list[
     return puts, deletes
 
 
-def _write_genesis(database: Database, delta: BlockDelta, block: Block) -> None:
+def _write_genesis(database: Database, params: ChainParams) -> None:
     for _ in database.items(b""):
         raise Invalid("database-version", "the folder holds something else than a chain")
-    puts, _ = _changes(block, delta)
+    block = genesis_block(params)
+    puts, _ = _changes(block, genesis_delta(block, params))
     puts[schema.VERSION_KEY] = schema.SCHEMA_VERSION.to_bytes(4, "little")
     puts[schema.GENESIS_KEY] = block.hash
     database.write(puts)

@@ -20,6 +20,7 @@ from sidechain.primitives.transaction import (
 )
 from sidechain.script.script import multisig_script, p2pkh_of_hash, push
 from sidechain.validation.coins import Coin
+from sidechain.validation.tx_verify import sigop_cost
 from tests.vectors import chain_json, recorded_params
 
 POLICY_REASONS = {
@@ -43,7 +44,7 @@ def judge(tx: Transaction, spent: list[Coin], params: ChainParams) -> None:
     policy.check_standard_inputs(tx, spent, params)
     fee = policy.fee_sats(tx, params)
     policy.check_dust_fee(tx, fee, params)
-    vsize = policy.relay_vsize(tx, params, policy.sigop_cost(tx, spent))
+    vsize = policy.relay_vsize(tx, params, sigop_cost(tx, spent))
     policy.check_relay_fee(fee, vsize, params.min_relay_fee_sats_per_kvb)
 
 
@@ -65,7 +66,7 @@ def test_recorded_valid_transactions_when_judged_then_as_elementsd() -> None:
         spent = spent_coins(entry)
         if reason is None:
             judge(tx, spent, params)
-            cost = policy.sigop_cost(tx, spent)
+            cost = sigop_cost(tx, spent)
             assert policy.virtual_size(tx, cost) == verdict["vsize"], entry["label"]
         else:
             with pytest.raises(InvalidTransaction) as refused:

@@ -1,12 +1,11 @@
-"""Accepted transactions that are not in a block yet: limits, conflicts, choice for a block. Pure.
+"""Accepted transactions that are not in a block yet: relations, limits, conflicts, expiry. Pure.
 
-The chain judges a transaction before it comes here; the mempool only keeps relations. Time is an
+What comes here was judged by `admission`; nothing about coins or scripts is known. Time is an
 argument. Source: elements/transactions.md 7.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from heapq import heappop, heappush
 
 from sidechain.errors import InvalidTransaction, InvariantError
 from sidechain.policy import INCREMENTAL_RELAY_FEE_SATS_PER_KVB, required_fee_sats
@@ -22,9 +21,6 @@ MAX_PACKAGE_VBYTES = 101_000
 MAX_REPLACED = 100
 EXPIRY_S = 14 * 24 * 3600
 FLOOR_HALF_LIFE_S = 12 * 3600
-MAX_BLOCK_SIGOP_COST = 80_000
-MAX_MISSES = 500
-"""A block is taken as full when this many packages in a row did not fit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,6 +143,8 @@ class Mempool:
             InvalidTransaction: it pays too little, or touches too much.
         """
         direct = self.conflicts(tx)
+        if not direct:
+            return set()
         leaving = set(direct)
         for txid in direct:
             leaving |= self.descendants(txid)
@@ -161,8 +159,6 @@ class Mempool:
                 raise InvalidTransaction("bad-txns-spends-conflicting-tx")
             if txin.prevout.txid in self._entries and txin.prevout.txid not in known:
                 raise InvalidTransaction("replacement-adds-unconfirmed")
-        if not leaving:
-            return leaving
         paid = sum(self._entries[txid].fee_sats for txid in leaving)
         extra = required_fee_sats(vsize, INCREMENTAL_RELAY_FEE_SATS_PER_KVB)
         if fee_sats < paid + extra:
@@ -254,16 +250,6 @@ class Mempool:
             self._forget(tx.txid)
         return removed
 
-    def select(
-        self, max_weight_wu: int, max_sigop_cost: int = MAX_BLOCK_SIGOP_COST
-    ) -> list[Transaction]:
-        """Transactions for a block: best paying first with what they depend on before them.
-
-        Args:
-            max_weight_wu: sum of their weights, at most.
-        """
-        return _Selection(self, max_weight_wu, max_sigop_cost).run()
-
     def _parents_of(self, tx: Transaction) -> set[bytes]:
         return {
             txin.prevout.txid
@@ -342,61 +328,3 @@ class Mempool:
             return max(own.fee_sats * 10**6 // own.fee_vsize, together), txid
 
         return sorted(self._entries, key=score)
-
-
-class _Selection:
-    """One choice of transactions, by the fee rate of each with its ancestors."""
-
-    def __init__(self, mempool: Mempool, max_weight_wu: int, max_sigop_cost: int) -> None:
-        self._mempool = mempool
-        self._weight_left = max_weight_wu
-        self._sigops_left = max_sigop_cost
-        self._chosen: dict[bytes, Transaction] = {}
-        self._heap: list[tuple[int, int, bytes]] = []
-        self._order = {txid: position for position, txid in enumerate(mempool.txids())}
-
-    def run(self) -> list[Transaction]:
-        """Choose until nothing fits."""
-        for txid in self._order:
-            self._push(txid)
-        misses = 0
-        while self._heap and misses < MAX_MISSES:
-            score, _, txid = heappop(self._heap)
-            if txid in self._chosen or score != self._score(txid):
-                continue
-            if not self._take(self._package(txid)):
-                misses += 1
-        return list(self._chosen.values())
-
-    def _package(self, txid: bytes) -> list[bytes]:
-        package = self._mempool.ancestors(txid) - self._chosen.keys() | {txid}
-        # Order of arrival puts parents before children.
-        return sorted(package, key=self._order.__getitem__)
-
-    def _entries(self, txids: Sequence[bytes]) -> list[Entry]:
-        found = [self._mempool.get(txid) for txid in txids]
-        return [entry for entry in found if entry is not None]
-
-    def _score(self, txid: bytes) -> int:
-        entries = self._entries(self._package(txid))
-        size = sum(entry.fee_vsize for entry in entries)
-        return -(sum(entry.fee_sats for entry in entries) * 10**6 // size)
-
-    def _push(self, txid: bytes) -> None:
-        heappush(self._heap, (self._score(txid), self._order[txid], txid))
-
-    def _take(self, package: list[bytes]) -> bool:
-        entries = self._entries(package)
-        weight = sum(entry.tx.weight_wu for entry in entries)
-        sigops = sum(entry.sigop_cost for entry in entries)
-        if weight > self._weight_left or sigops > self._sigops_left:
-            return False
-        self._weight_left -= weight
-        self._sigops_left -= sigops
-        touched: set[bytes] = set()
-        for entry in entries:
-            self._chosen[entry.tx.txid] = entry.tx
-            touched |= self._mempool.descendants(entry.tx.txid)
-        for txid in sorted(touched - self._chosen.keys(), key=self._order.__getitem__):
-            self._push(txid)
-        return True

@@ -1,0 +1,335 @@
+"""The chain: the one place where blocks are added and transactions are taken in.
+
+Synchronous and quick; it runs in the event loop of whoever owns it, and nothing else writes what
+it owns (database and mempool). Time is an argument.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from sidechain import policy
+from sidechain.errors import InvalidTransaction, Stalled
+from sidechain.mempool.admission import Circumstances, judge
+from sidechain.mempool.pool import Entry, Limits, Mempool
+from sidechain.mempool.selection import select
+from sidechain.params import MAX_BLOCK_WEIGHT_WU, ChainParams
+from sidechain.primitives.block import NULL_ENTRY, Block, BlockHeader, ParamEntry
+from sidechain.primitives.transaction import OutPoint, Transaction
+from sidechain.script.block_signature import verify_block_signature
+from sidechain.storage.chainstate import ChainState
+from sidechain.storage.schema import UndoRecord
+from sidechain.validation.coins import Coin, PeginKey
+from sidechain.validation.connect import BlockDelta, validate_block
+from sidechain.validation.dynafed import full_current, median_time_past, valid_fedpegscripts
+from sidechain.validation.pegins import FedpegPair, ParentFacts, check_pegin
+
+CHECKED_BLOCKS_MAX = 4
+"""Proposals whose verdict is kept until one of them is connected."""
+
+TransactionCheck = Callable[[Transaction], None]
+"""Raises InvalidTransaction for what this node does not want to relay."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Checked:
+    """A proposal found valid, and the changes it makes."""
+
+    block: Block
+    delta: BlockDelta
+
+
+class Chain:
+    """One chain with its mempool. The single writer of its folder."""
+
+    def __init__(
+        self,
+        state: ChainState,
+        params: ChainParams,
+        *,
+        limits: Limits | None = None,
+        relay_check: TransactionCheck | None = None,
+    ) -> None:
+        self._state = state
+        self._params = params
+        self._mempool = Mempool(limits)
+        self._relay_check = relay_check
+        self._checked: dict[bytes, _Checked] = {}
+        self._fedpegscripts = self._next_fedpegscripts()
+
+    @classmethod
+    def open(
+        cls,
+        path: Path,
+        params: ChainParams,
+        *,
+        limits: Limits | None = None,
+        relay_check: TransactionCheck | None = None,
+    ) -> Self:
+        """Open the chain in a folder; a new folder gets the genesis block.
+
+        Args:
+            limits: of the mempool.
+            relay_check: further rules for transactions that are to enter the mempool.
+        Raises:
+            Unavailable: the folder is in use by another process or cannot be used.
+            Invalid: it holds another chain, or was written by another version.
+            InvariantError: it is damaged.
+        """
+        state = ChainState.open(path, params)
+        return cls(state, params, limits=limits, relay_check=relay_check)
+
+    def close(self) -> None:
+        """Release the folder. May be called twice."""
+        self._state.close()
+
+    @property
+    def params(self) -> ChainParams:
+        """Parameters of the chain."""
+        return self._params
+
+    @property
+    def mempool(self) -> Mempool:
+        """Transactions waiting for a block; read it, but leave changes to the chain."""
+        return self._mempool
+
+    @property
+    def tip_height(self) -> int:
+        """Height of the newest block, 0 with genesis only."""
+        return self._state.tip_height
+
+    @property
+    def tip_hash(self) -> bytes:
+        """Hash of the newest block."""
+        return self._state.tip_hash
+
+    @property
+    def median_time_s(self) -> int:
+        """Median time past of the tip; the next block's time must be above it."""
+        return median_time_past(self._state, self._state.tip_height)
+
+    def header(self, height: int) -> BlockHeader:
+        """The header at a height up to the tip. Raises InvariantError beyond."""
+        return self._state.header(height)
+
+    def block_bytes(self, height: int) -> bytes:
+        """The bytes of the block at a height. Raises InvariantError beyond the tip."""
+        return self._state.block_bytes(height)
+
+    def block(self, height: int) -> Block:
+        """The block at a height. Raises InvariantError beyond the tip."""
+        return Block.decode(self._state.block_bytes(height), self._params)
+
+    def height_of(self, block_hash: bytes) -> int | None:
+        """Height of a block of this chain, or None."""
+        return self._state.height_of(block_hash)
+
+    def undo(self, height: int) -> UndoRecord:
+        """What the block at a height spent and created."""
+        return self._state.undo(height)
+
+    def coin(self, outpoint: OutPoint) -> Coin | None:
+        """An unspent output of the chain; the mempool has no part in it."""
+        return self._state.coin(outpoint)
+
+    def coins(self) -> Iterator[tuple[OutPoint, Coin]]:
+        """Every unspent output, by txid and index, as of now. Slow: it reads them all."""
+        return self._state.coins()
+
+    def pegin_claimed(self, key: PeginKey) -> bool:
+        """Whether a block claims the deposit."""
+        return self._state.pegin_claimed(key)
+
+    def find_transaction(self, txid: bytes) -> tuple[Transaction, int] | None:
+        """A transaction in a block, with the block's height, or None."""
+        return self._state.find_transaction(txid)
+
+    def full_current(self) -> ParamEntry:
+        """The full federation parameters in force for the next block."""
+        return full_current(self._state, self._state.tip_height, self._params)
+
+    def fedpegscripts(self) -> tuple[FedpegPair, ...]:
+        """Fedpegscripts whose deposits the next block may claim, newest first."""
+        return self._fedpegscripts
+
+    def submit_tx(self, tx: Transaction, facts: ParentFacts | None, now_s: int) -> bytes:
+        """Take a transaction into the mempool.
+
+        Args:
+            facts: the parent chain; None leaves out the depth of peg-ins.
+            now_s: this node's clock, seconds since 1970.
+        Returns:
+            Its txid.
+        Raises:
+            InvalidTransaction: refused; nothing has changed.
+            Stalled: a peg-in is not deep enough yet; nothing has changed.
+        """
+        self._mempool.expire(now_s)
+        entry = self.test_tx(tx, facts, now_s)
+        self._mempool.add(entry, now_s)
+        return tx.txid
+
+    def test_tx(self, tx: Transaction, facts: ParentFacts | None, now_s: int) -> Entry:
+        """Judge a transaction as `submit_tx` does, and change nothing.
+
+        Returns:
+            The entry it would become, with fee and sizes.
+        Raises:
+            As `submit_tx`.
+        """
+        if self._relay_check is not None:
+            self._relay_check(tx)
+        return judge(tx, self._mempool, self._circumstances(facts, now_s))
+
+    def select_transactions(self, max_weight_wu: int = MAX_BLOCK_WEIGHT_WU) -> list[Transaction]:
+        """Transactions of the mempool for a block, best paying first, parents before children.
+
+        Args:
+            max_weight_wu: sum of their weights; leave room for header, signatures and coinbase.
+        """
+        return select(self._mempool, max_weight_wu)
+
+    def build_template(
+        self,
+        *,
+        time_s: int,
+        coinbase_scripts: Sequence[bytes],
+        transactions: Sequence[Transaction],
+        proposed: ParamEntry = NULL_ENTRY,
+    ) -> Block:
+        """Make the next block, unsigned and unjudged.
+
+        Args:
+            time_s: its time; `median_time_s` + 1 is the least that is valid.
+            coinbase_scripts: zero-value outputs before the fee output, in order.
+            transactions: in order, parents before children.
+            proposed: parameters this block votes for.
+        """
+        return policy.build_template(
+            self._state,
+            self._params,
+            time_s=time_s,
+            coinbase_scripts=coinbase_scripts,
+            transactions=transactions,
+            proposed=proposed,
+        )
+
+    def check_proposal(self, block: Block, *, now_s: int) -> BlockDelta:
+        """Judge an unsigned block on top of the tip by all rules but signature and peg-in depth.
+
+        Args:
+            now_s: this node's clock; it decides only "time-too-new".
+        Raises:
+            InvalidBlock: with Elements' reject code.
+        """
+        delta = validate_block(
+            block,
+            self._state,
+            self._state,
+            self._params,
+            now_s=now_s,
+            facts=None,
+            check_signature=False,
+        )
+        self._checked[block.hash] = _Checked(block, delta)
+        if len(self._checked) > CHECKED_BLOCKS_MAX:
+            del self._checked[next(iter(self._checked))]
+        return delta
+
+    def connect(
+        self, block: Block, *, facts: ParentFacts | None = None, reuse_checks: bool = True
+    ) -> BlockDelta:
+        """Add a signed block on top of the tip, on disk before this returns.
+
+        No clock is read: a block with enough signatures is taken whatever its time.
+
+        Args:
+            facts: the parent chain, to check the depth of peg-ins; None leaves that out.
+            reuse_checks: take over the verdict of `check_proposal` on the very same bytes; the
+                signature is checked in any case.
+        Raises:
+            InvalidBlock: with Elements' reject code; nothing has changed.
+            Stalled: a peg-in is not deep enough; nothing has changed.
+            Unavailable: the disk refuses; nothing has changed.
+        """
+        delta = self._judged(block, facts, reuse_checks)
+        self._state.connect(block, delta)
+        self._checked.clear()
+        self._mempool.remove_for_block(block)
+        self._follow_fedpegscripts()
+        return delta
+
+    def disconnect_tip(self, now_s: int) -> Block:
+        """Take the tip block off; its transactions return to the mempool where still valid.
+
+        Peg-ins do not return, as in Elements; whoever made them sends them again.
+
+        Returns:
+            The block taken off.
+        Raises:
+            InvariantError: the tip is the genesis block.
+        """
+        block = self.block(self.tip_height)
+        self._state.disconnect()
+        self._checked.clear()
+        self._fedpegscripts = self._next_fedpegscripts()
+        waiting = [*block.transactions[1:], *self._mempool.clear()]
+        for tx in waiting:
+            if not any(txin.is_pegin for txin in tx.inputs):
+                self._take_back(tx, now_s)
+        return block
+
+    def _judged(self, block: Block, facts: ParentFacts | None, reuse: bool) -> BlockDelta:
+        checked = self._checked.get(block.hash) if reuse and facts is None else None
+        # The hash leaves out witnesses; the comparison is of all bytes of the transactions.
+        if checked is not None and checked.block.transactions == block.transactions:
+            verify_block_signature(block.header, self._params)
+            return checked.delta
+        return validate_block(
+            block,
+            self._state,
+            self._state,
+            self._params,
+            now_s=block.header.time,
+            facts=facts,
+        )
+
+    def _circumstances(self, facts: ParentFacts | None, now_s: int) -> Circumstances:
+        return Circumstances(
+            params=self._params,
+            chain=self._state,
+            coins=self._state,
+            fedpegscripts=self._fedpegscripts,
+            facts=facts,
+            now_s=now_s,
+        )
+
+    def _next_fedpegscripts(self) -> tuple[FedpegPair, ...]:
+        return valid_fedpegscripts(
+            self._state, self._state.tip_height, self._params, next_block=True
+        )
+
+    def _follow_fedpegscripts(self) -> None:
+        """Drop peg-ins that the next block could not claim any more.
+
+        Source: elements/peg.md 5.2.
+        """
+        pairs = self._next_fedpegscripts()
+        if pairs == self._fedpegscripts:
+            return
+        self._fedpegscripts = pairs
+        for tx in self._mempool.transactions():
+            for txin, witness in zip(tx.inputs, tx.input_witnesses, strict=True):
+                if not txin.is_pegin:
+                    continue
+                try:
+                    check_pegin(witness.pegin, txin.prevout, self._params, pairs, None)
+                except InvalidTransaction:
+                    self._mempool.remove(tx.txid)
+
+    def _take_back(self, tx: Transaction, now_s: int) -> None:
+        try:
+            self.submit_tx(tx, None, now_s)
+        except (InvalidTransaction, Stalled):
+            return
