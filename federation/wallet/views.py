@@ -1,0 +1,176 @@
+"""What the user is shown of peg-ins and peg-outs: stages derived from records and both chains."""
+
+from typing import Any
+
+from federation.wallet.chain import ChainFollower
+from federation.wallet.deposits import DepositFollower
+from federation.wallet.links import MemberLinks
+from federation.wallet.peg_store import PegStore
+from federation.wallet.pegs import DepositAddress, Pegin, Pegout
+from federation.wallet.worker import PegWorker
+from sidechain.api.registry import INVALID_PARAMETER, RpcError
+from sidechain.errors import Unavailable
+from sidechain.primitives.transaction import OutPoint
+
+PAID_STATUSES = ("CONFIRMED", "SETTLED")
+"""Statuses of peg-protocol section 12 that tell of a Bitcoin payment in a block."""
+
+
+class PegViews:
+    """Reads records, followers and the worker; changes nothing."""
+
+    def __init__(
+        self,
+        *,
+        members: MemberLinks,
+        store: PegStore,
+        chain: ChainFollower,
+        deposits: DepositFollower,
+        worker: PegWorker,
+    ) -> None:
+        self._members = members
+        self._store = store
+        self._chain = chain
+        self._deposits = deposits
+        self._worker = worker
+
+    def new_pegin(self, target: DepositAddress, amount_sats: int) -> Pegin:
+        """A peg-in that this process will fund."""
+        return Pegin(
+            number=self._store.next_pegin_number(),
+            target=target,
+            amount_sats=amount_sats,
+            is_own=True,
+        )
+
+    def find_pegin(self, text: str) -> Pegin | DepositAddress:
+        """A peg-in by id, deposit or address; the address itself when nothing was paid to it.
+
+        Raises:
+            RpcError: there is none.
+        """
+        for pegin in reversed(self._store.pegins):
+            deposit = pegin.deposit
+            names = {pegin.id, pegin.target.address}
+            if deposit is not None:
+                names.add(show_outpoint(deposit.outpoint))
+            if text in names:
+                return pegin
+        for address in self._store.addresses():
+            if address.address == text:
+                return address
+        raise RpcError(INVALID_PARAMETER, f"there is no peg-in {text!r}")
+
+    def find_pegout(self, text: str) -> Pegout:
+        """A peg-out by id or burn.
+
+        Raises:
+            RpcError: there is none.
+        """
+        for pegout in self._store.pegouts:
+            if text in (pegout.id, show_outpoint(pegout.burn)):
+                return pegout
+        raise RpcError(INVALID_PARAMETER, f"there is no peg-out {text!r}")
+
+    def pegin(self, pegin: Pegin) -> dict[str, Any]:
+        """One peg-in as JSON."""
+        deposit, info = pegin.deposit, self._worker.info
+        confirmations = 0
+        if deposit is not None and deposit.height is not None:
+            confirmations = max(0, self._deposits.tip_height - deposit.height + 1)
+        required = None
+        if info is not None:
+            required = info.pegin_depth if deposit is None else info.required_depth(deposit)
+        stage = self._pegin_stage(pegin)
+        return {
+            "id": pegin.id,
+            "wallet": pegin.target.wallet,
+            "amount_sats": pegin.amount_sats,
+            "address": pegin.target.address,
+            "stage": stage,
+            "confirmations": confirmations,
+            "required": required,
+            "deposit": None if deposit is None else show_outpoint(deposit.outpoint),
+            "claim_txid": pegin.claim_txid[::-1].hex() or None,
+            "height": pegin.final_height,
+            "reason": "" if stage == "final" else self._worker.reason(pegin),
+        }
+
+    def unused_address(self, address: DepositAddress) -> dict[str, Any]:
+        """A deposit address that nothing was paid to, in the form of a peg-in."""
+        info = self._worker.info
+        return {
+            "id": None,
+            "wallet": address.wallet,
+            "amount_sats": None,
+            "address": address.address,
+            "stage": "address",
+            "confirmations": 0,
+            "required": None if info is None else info.pegin_depth,
+            "deposit": None,
+            "claim_txid": None,
+            "height": None,
+            "reason": "",
+        }
+
+    def _pegin_stage(self, pegin: Pegin) -> str:
+        if pegin.final_height is not None:
+            return "final"
+        if pegin.deposit is None:
+            return "address"
+        if pegin.deposit.height is None:
+            return "funded"
+        verdict = self._worker.verdict(pegin)
+        if verdict is not None and verdict.is_lost:
+            return "failed"
+        if self._worker.is_accepted(pegin.claim_txid):
+            return "claim_sent"
+        return "claimable" if verdict is not None and verdict.is_ripe else "confirming"
+
+    async def pegout(self, pegout: Pegout) -> dict[str, Any]:
+        """One peg-out as JSON; once its burn is final, with what a member says of the payment.
+
+        `stage` is created, sent, failed, final, or the member's status (peg-protocol section 12);
+        `done` tells that nothing more will change.
+        """
+        stage, reason = self._own_stage(pegout)
+        member: dict[str, Any] | None = None
+        if stage == "final":
+            try:
+                member = await self._members.call("getpegout", show_outpoint(pegout.burn))
+                stage = str(member["status"]) if member and "status" in member else stage
+            except (RpcError, Unavailable) as error:
+                reason = str(error)
+        info = self._worker.info
+        payout = None if info is None else pegout.amount_sats - info.peg_out_fee_sats
+        return {
+            "id": pegout.id,
+            "wallet": pegout.wallet,
+            "amount_sats": pegout.amount_sats,
+            "payout_sats": (member or {}).get("payout_sats", payout),
+            "address": pegout.address,
+            "stage": stage,
+            "done": stage == "failed" or stage.startswith(PAID_STATUSES),
+            "burn": show_outpoint(pegout.burn),
+            "fee_sats": pegout.fee_sats,
+            "height": pegout.final_height,
+            "reason": reason,
+            "payout": member,
+        }
+
+    def _own_stage(self, pegout: Pegout) -> tuple[str, str]:
+        if pegout.final_height is not None:
+            return "final", ""
+        if pegout.failure:
+            return "failed", pegout.failure
+        txid = pegout.burn.txid
+        if not self._store.book.is_pending(txid):
+            return "failed", "another transaction spent the coins of the burn"
+        if self._worker.is_accepted(txid):
+            return "sent", ""
+        return "created", self._worker.tx_reason(txid)
+
+
+def show_outpoint(outpoint: OutPoint) -> str:
+    """An output as people write it: txid:vout."""
+    return f"{outpoint.txid[::-1].hex()}:{outpoint.index}"

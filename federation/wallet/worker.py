@@ -1,0 +1,293 @@
+"""What the wallet process does by itself: send, fund deposits, claim ripe ones.
+
+Order everywhere: decide without awaiting, record durably, then send. A crash at any point leaves
+either nothing or a record from which the next start goes on with the same transaction.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import structlog
+
+from federation.wallet.chain import ChainFollower, Keyring
+from federation.wallet.deposits import DepositFollower
+from federation.wallet.links import FundingSource, MemberLinks, ParentNode, Submission
+from federation.wallet.peg_store import PegStore
+from federation.wallet.pegs import Deposit, Pegin, PegInfo, Ripeness, judge_deposit
+from peg.bitcoind import BitcoindError
+from sidechain.api.registry import VERIFY_ALREADY_IN_CHAIN
+from sidechain.errors import Invalid, Unavailable
+from sidechain.params import ChainParams
+from sidechain.primitives.parent import parse_parent_tx
+from sidechain.primitives.transaction import OutPoint, Transaction
+from sidechain.wallet.builder import ClaimableDeposit, build_claim, sign_claim, with_claim_proof
+from sidechain.wallet.keys import Branch
+from sidechain.wallet.selection import WalletRefusal
+
+RESEND_MS = 2_000
+MISSING_INPUTS = "missingorspent"
+
+
+class PegWorker:
+    """Carries own transactions and peg-ins forward. One task calls its methods in turn."""
+
+    def __init__(
+        self,
+        *,
+        members: MemberLinks,
+        parent: ParentNode,
+        funding: FundingSource,
+        store: PegStore,
+        params: ChainParams,
+        chain: ChainFollower,
+        deposits: DepositFollower,
+        keyring: Keyring,
+        log: structlog.typing.FilteringBoundLogger,
+        unix_time_s: Callable[[], int],
+        monotonic_ms: Callable[[], int],
+    ) -> None:
+        self._members = members
+        self._parent = parent
+        self._funding = funding
+        self._store = store
+        self._book = store.book
+        self._params = params
+        self._chain = chain
+        self._deposits = deposits
+        self._keyring = keyring
+        self._log = log
+        self._unix_time_s = unix_time_s
+        self._monotonic_ms = monotonic_ms
+        self._sent_ms: dict[bytes, int] = {}
+        self._accepted: set[bytes] = set()
+        self._held: set[bytes] = set()
+        self._tx_reasons: dict[bytes, str] = {}
+        self._reasons: dict[int, str] = {}
+        self._verdicts: dict[int, Ripeness] = {}
+        self.info: PegInfo | None = None
+
+    # ---- what the views show ----
+
+    def is_accepted(self, txid: bytes) -> bool:
+        """Whether a member took this transaction since this process started."""
+        return txid in self._accepted
+
+    def tx_reason(self, txid: bytes) -> str:
+        """Why no member took a transaction at the last try; empty when one did."""
+        return self._tx_reasons.get(txid, "")
+
+    def reason(self, pegin: Pegin) -> str:
+        """Why a peg-in does not go on by itself right now; empty when it does."""
+        verdict = self._verdicts.get(pegin.number)
+        own = self._reasons.get(pegin.number) or self._tx_reasons.get(pegin.claim_txid, "")
+        return own or ("" if verdict is None else verdict.reason)
+
+    def verdict(self, pegin: Pegin) -> Ripeness | None:
+        """The last judgement of a peg-in's deposit."""
+        return self._verdicts.get(pegin.number)
+
+    # ---- sending ----
+
+    async def send(self, tx: Transaction) -> Submission:
+        """Hand a recorded transaction to the federation now, and remember what became of it."""
+        self._sent_ms[tx.txid] = self._monotonic_ms()
+        outcome = await self._members.submit(tx.serialize())
+        if outcome.accepted:
+            if tx.txid not in self._accepted:
+                self._log.info("transaction_sent", txid=tx.txid[::-1].hex())
+            self._accepted.add(tx.txid)
+            self._tx_reasons.pop(tx.txid, None)
+        else:
+            if self._tx_reasons.get(tx.txid) != outcome.reason:
+                self._log.warning(
+                    "transaction_refused", txid=tx.txid[::-1].hex(), reason=outcome.reason
+                )
+            self._tx_reasons[tx.txid] = outcome.reason
+        return outcome
+
+    async def resend(self) -> None:
+        """Send every pending own transaction whose last try is long enough ago, oldest first."""
+        pending = self._book.pending()
+        known = {tx.txid for tx in pending}
+        self._accepted &= known
+        for memory in (self._sent_ms, self._tx_reasons):
+            for txid in [txid for txid in memory if txid not in known]:
+                memory.pop(txid, None)
+        for tx in pending:
+            last_ms = self._sent_ms.get(tx.txid)
+            is_due = last_ms is None or self._monotonic_ms() - last_ms >= RESEND_MS
+            if is_due and tx.txid not in self._held and self._book.is_pending(tx.txid):
+                await self.send(tx)
+
+    # ---- peg-ins ----
+
+    async def peg_info(self) -> PegInfo:
+        """The committed Bitcoin block and the limits in force, asked now.
+
+        Raises:
+            Unavailable: no member answers, or its answer lacks something.
+            RpcError: it refuses.
+        """
+        reply: Any = await self._members.call("getpeginfo")
+        try:
+            self.info = PegInfo.from_json(reply)
+        except (KeyError, TypeError, ValueError) as error:
+            raise Unavailable(f"getpeginfo of a member is not complete: {error!r}") from error
+        return self.info
+
+    async def advance_pegins(self) -> None:
+        """Fund what is to be funded, and claim what is ripe.
+
+        Raises:
+            Unavailable: bitcoind or the members do not answer.
+        """
+        waiting = [pegin for pegin in self._store.pegins if pegin.final_height is None]
+        self._forget_all_but(waiting)
+        for pegin in waiting:
+            if pegin.deposit is None or pegin.deposit.height is None:
+                self._held.add(pegin.claim_txid)
+                if pegin.is_own:
+                    await self._advance_funding(pegin)
+        in_blocks = [p for p in waiting if p.deposit is not None and p.deposit.height is not None]
+        if not in_blocks:
+            return
+        info = await self.peg_info()
+        is_active = await self._is_committed_active(info)
+        for pegin in in_blocks:
+            latest = self._store.pegin(pegin.number)
+            if latest is not None and latest.final_height is None:
+                await self._advance_claim(latest, info, is_active)
+
+    async def _is_committed_active(self, info: PegInfo) -> bool:
+        if info.committed_height < 0 or info.committed_height > self._deposits.tip_height:
+            return False
+        followed = self._store.parent_hash(info.committed_height)
+        if followed is not None:
+            return followed == info.committed_hash
+        try:
+            return await self._parent.block_hash(info.committed_height) == info.committed_hash
+        except BitcoindError:
+            return False
+
+    async def _advance_funding(self, pegin: Pegin) -> None:
+        try:
+            if not pegin.funding_tx:
+                raw = await self._funding.signed_payment(pegin.target.address, pegin.amount_sats)
+                pegin = self._record_funding(pegin.number, raw)
+            if pegin.deposit is None or self._deposits.is_in_mempool(pegin.deposit.outpoint.txid):
+                self._reasons.pop(pegin.number, None)
+                return
+            await self._send_funding(pegin)
+        except BitcoindError as error:
+            reason = f"bitcoind: {error.message}"
+            if self._reasons.get(pegin.number) != reason:
+                self._log.warning("funding_refused", pegin=pegin.id, reason=error.message)
+            self._reasons[pegin.number] = reason
+
+    def _record_funding(self, number: int, raw: bytes) -> Pegin:
+        pegin = self._store.pegin(number)
+        if pegin is None or pegin.funding_tx:
+            raise Unavailable("the peg-in was funded meanwhile")
+        tx = parse_parent_tx(raw)
+        wanted = (pegin.amount_sats, pegin.target.deposit_script)
+        if wanted not in tx.outputs:
+            raise Unavailable("the funding transaction does not pay the deposit address")
+        outpoint = OutPoint(tx.txid, tx.outputs.index(wanted))
+        deposit = Deposit(outpoint=outpoint, value_sats=pegin.amount_sats, tx=tx.stripped)
+        funded = replace(pegin, funding_tx=raw, deposit=deposit)
+        self._store.put(funded)
+        self._log.info("pegin_funded", pegin=funded.id, txid=tx.txid[::-1].hex())
+        return funded
+
+    async def _send_funding(self, pegin: Pegin) -> None:
+        try:
+            await self._parent.send_raw_transaction(pegin.funding_tx)
+        except BitcoindError as error:
+            if error.code == VERIFY_ALREADY_IN_CHAIN or "already" in error.message:
+                return
+            if MISSING_INPUTS in error.message and await self._is_funding_dead(pegin):
+                self._drop_funding(pegin.number)
+                return
+            raise
+        self._reasons.pop(pegin.number, None)
+
+    async def _is_funding_dead(self, pegin: Pegin) -> bool:
+        """Whether a coin of the funding transaction was spent otherwise in a block."""
+        tx = parse_parent_tx(pegin.funding_tx)
+        if await self._parent.find_transaction(tx.txid) is not None:
+            return False
+        coins = [await self._parent.tx_out(prevout, False) for prevout in tx.inputs]
+        return any(coin is None for coin in coins)
+
+    def _drop_funding(self, number: int) -> None:
+        pegin = self._store.pegin(number)
+        if pegin is None or pegin.deposit is None or pegin.deposit.height is not None:
+            return
+        self._store.put(replace(pegin, funding_tx=b"", deposit=None))
+        self._log.warning("funding_conflicted", pegin=pegin.id)
+
+    async def _advance_claim(self, pegin: Pegin, info: PegInfo, is_active: bool) -> None:
+        if pegin.deposit is None:
+            return
+        verdict = judge_deposit(pegin.deposit, info, committed_is_active=is_active)
+        self._verdicts[pegin.number] = verdict
+        if not verdict.is_ripe:
+            self._held.add(pegin.claim_txid)
+            self._reasons.pop(pegin.number, None)
+            return
+        self._held.discard(pegin.claim_txid)
+        rate = await self._chain.fee_rate_sats_per_kvb()
+        try:
+            claim = self._prepare_claim(pegin.number, rate)
+        except (WalletRefusal, Invalid) as error:
+            self._reasons[pegin.number] = error.detail or error.reason
+            return
+        self._reasons.pop(pegin.number, None)
+        if claim is not None:
+            await self.send(claim)
+
+    def _prepare_claim(self, number: int, rate: int) -> Transaction | None:
+        """The claim to send now, recorded; None when the recorded one needs no new send.
+
+        Runs without awaiting: nothing can change between the look and the record.
+        """
+        pegin = self._store.pegin(number)
+        if pegin is None or pegin.deposit is None or not pegin.deposit.proof:
+            return None
+        recorded = self._book.pending_transaction(pegin.claim_txid)
+        if recorded is not None:
+            if recorded.input_witnesses[0].pegin[5] == pegin.deposit.proof:
+                return None
+            moved = with_claim_proof(recorded, pegin.deposit.proof)
+            self._book.record_pending(moved, self._unix_time_s())
+            return moved
+        return self._make_claim(pegin, pegin.deposit, rate)
+
+    def _make_claim(self, pegin: Pegin, deposit: Deposit, rate: int) -> Transaction:
+        wallet = self._book.wallet(pegin.target.wallet)
+        account = self._keyring.account(wallet)
+        claimable = ClaimableDeposit(
+            outpoint=deposit.outpoint,
+            value_sats=deposit.value_sats,
+            claim_script=pegin.target.claim_script,
+            parent_tx=deposit.tx,
+            proof=deposit.proof,
+        )
+        # The next change script is only used up once the claim can be built with it.
+        to_script = wallet.account.script(Branch.CHANGE, wallet.issued(Branch.CHANGE))
+        draft = build_claim(claimable, self._params, to_script=to_script, rate_sats_per_kvb=rate)
+        claim = sign_claim(draft, account.secret(Branch.CLAIM, pegin.target.claim_index))
+        self._book.take_script(wallet.name, Branch.CHANGE)
+        claimed = replace(pegin, claim_txid=claim.txid)
+        self._book.record_pending(claim, self._unix_time_s(), self._store.changes(claimed))
+        self._store.remember(claimed)
+        self._log.info("claim_recorded", pegin=pegin.id, txid=claim.txid[::-1].hex())
+        return claim
+
+    def _forget_all_but(self, waiting: Sequence[Pegin]) -> None:
+        numbers = {pegin.number for pegin in waiting}
+        for memory in (self._reasons, self._verdicts):
+            for number in [number for number in memory if number not in numbers]:
+                memory.pop(number, None)
+        self._held &= {pegin.claim_txid for pegin in waiting}
