@@ -122,7 +122,7 @@ def contextual_check_block(block: Block, chain: HeaderChain, params: ChainParams
     witness = coinbase.input_witnesses[0]
     if witness.issuance_range_proof or witness.inflation_range_proof or witness.pegin:
         raise InvalidBlock("bad-cb-witness")
-    _check_witness_commitment(block)
+    check_witness_commitment(block)
     if block.weight_wu > MAX_BLOCK_WEIGHT_WU:
         raise InvalidBlock("bad-blk-weight")
 
@@ -147,7 +147,13 @@ def commitment_index(coinbase: Transaction) -> int | None:
     return found
 
 
-def _check_witness_commitment(block: Block) -> None:
+def check_witness_commitment(block: Block) -> None:
+    """Check that the coinbase commits to the witnesses of a block with at least a coinbase.
+
+    Raises:
+        InvalidBlock: "unexpected-witness", "bad-witness-nonce-size" or "bad-witness-merkle-match".
+    Source: elements/blocks.md 5.1.
+    """
     coinbase = block.transactions[0]
     index = commitment_index(coinbase)
     if index is None:
