@@ -71,11 +71,16 @@ class SpendKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class LaneStep:
-    """One transaction of the walk and what it pays."""
+    """One transaction of the walk and the burns it pays, which are its outputs 2 and up."""
 
     kind: SpendKind
-    txid: bytes
+    transaction: ParentTx
     payouts: tuple[Burn, ...] = ()
+
+    @property
+    def txid(self) -> bytes:
+        """Of the transaction."""
+        return self.transaction.txid
 
 
 def decode_marker(script: bytes) -> Marker | None:
@@ -144,10 +149,10 @@ def judge_spend(
     if burns is not None:
         value_sats, script = transaction.outputs[0]
         if script == fed_program and value_sats >= anchor_min_sats:
-            return LaneStep(SpendKind.BATCH, transaction.txid, burns)
+            return LaneStep(SpendKind.BATCH, transaction, burns)
     if _is_emergency(transaction, state, fed_programs):
-        return LaneStep(SpendKind.EMERGENCY, transaction.txid)
-    return LaneStep(SpendKind.BREAK, transaction.txid)
+        return LaneStep(SpendKind.EMERGENCY, transaction)
+    return LaneStep(SpendKind.BREAK, transaction)
 
 
 def advance(state: LaneState, step: LaneStep) -> LaneState:

@@ -197,9 +197,13 @@ class ReleaseSchedule:
 
         Exclusions by record would be subtracted here; this stage has none.
         """
-        count = bisect_right(self._heights, height)
+        count = self.released_count(height)
         burns = (self._releases[i].burn for i in range(count))
         return [burn for burn in burns if burn.burn_id not in paid]
+
+    def released_count(self, height: int) -> int:
+        """How many burns were released at or below a height."""
+        return bisect_right(self._heights, height)
 
     def release_of(self, burn_id: bytes) -> Release | None:
         """The release of a burn, if it was released."""

@@ -1,0 +1,374 @@
+"""The peg at one sidechain height: lane, coins, book, open batch, digest.
+
+A function of the final sidechain and the Bitcoin blocks on the path to B(h). It is folded height by
+height; at a RESET everything that came from Bitcoin is computed again from the new chain, with
+nothing open, so heights before the last RESET are never needed.
+
+Source: peg:3, peg:P33, peg:9.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from peg.batches import (
+    BatchView,
+    CoinKind,
+    FedCoin,
+    Idle,
+    OpenBatch,
+    climb,
+    keeps_open,
+    select_batch,
+)
+from peg.fedscript import FedScript, tweaked
+from peg.history import ClaimedDeposit, HeightTotals, PegHistory
+from peg.lanes import LaneState, LaneStep, SpendKind, advance, judge_spend
+from peg.limits import Burn
+from peg.parameters import PegParameters
+from peg.parent_path import ParentPath, PathOutput
+from peg.reserves import Book, Halt, chain_halts, state_digest, stops_selection
+from sidechain.errors import InvariantError
+from sidechain.primitives.transaction import OutPoint
+
+LANE = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PegView:
+    """Everything the chains say about the peg at one sidechain height.
+
+    Attributes:
+        totals: sums of the sidechain and the block's Bitcoin view.
+        lane: None before OPEN is final.
+        steps: the walk so far, oldest first.
+        coins: coins(h).
+        queue: queue(h, paid).
+        open_batch: open(h).
+        idle: why none is open.
+        halts: conditions that stop payouts.
+        digest: state_digest.
+    """
+
+    totals: HeightTotals
+    lane: LaneState | None
+    steps: tuple[LaneStep, ...]
+    coins: tuple[FedCoin, ...]
+    book: Book
+    queue: tuple[Burn, ...]
+    open_batch: OpenBatch | None
+    idle: Idle | None
+    halts: tuple[Halt, ...]
+    digest: bytes
+
+    @property
+    def height(self) -> int:
+        """h."""
+        return self.totals.height
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Flows:
+    """Sums over the federation's transactions on the path, satoshis."""
+
+    bitcoin_fee_sats: int
+    spent_deposit_sats: int
+    spent_donation_sats: int
+
+
+_NO_FLOWS = _Flows(bitcoin_fee_sats=0, spent_deposit_sats=0, spent_donation_sats=0)
+
+
+class PegFold:
+    """Folds heights into `PegView`. One owner: the ledger, which feeds `path` first."""
+
+    def __init__(
+        self,
+        history: PegHistory,
+        path: ParentPath,
+        parameters: PegParameters,
+        script: FedScript,
+        genesis: bytes,
+    ) -> None:
+        """Start before block 1.
+
+        Args:
+            path: must end in B(h) whenever `step` is called for h.
+            script: the federation's plain fedpegscript.
+            genesis: sidechain genesis hash.
+        """
+        self._history = history
+        self._path = path
+        self._parameters = parameters
+        self._script = script
+        self._genesis = genesis
+        self._programs: frozenset[bytes] = frozenset((script.program,))
+        self._csv: dict[OutPoint, int] = {}
+        self._lane: LaneState | None = None
+        self._steps: list[LaneStep] = []
+        self._paid: frozenset[bytes] = frozenset()
+        self._paid_sats = 0
+        self._earned_sats = 0
+        self._open: OpenBatch | None = None
+        self._queue: tuple[Burn, ...] = ()
+        self._queue_at: tuple[int, int] | None = None
+        self._flows = _NO_FLOWS
+        self._flows_at: tuple[int, int, int] | None = None
+        self.view: PegView | None = None
+        self.height = 0
+
+    def step(self, height: int) -> PegView:
+        """Fold one height.
+
+        Raises:
+            InvariantError: the path does not end in B(h), or heights go back.
+        """
+        totals = self._history.totals(height)
+        if self._path.tip_hash != totals.commitment.block_hash or height <= self.height:
+            raise InvariantError("peg state is fed out of step with the Bitcoin path")
+        self.height = height
+        if totals.commitment.reset:
+            self._restart()
+        self._walk(height)
+        coins = self._coins(totals)
+        book = self._book(totals, coins)
+        halts = self._halts(totals, coins, book)
+        self._refresh_queue(height)
+        self._open, idle = self._next_open(totals, coins, book, halts)
+        self.view = PegView(
+            totals=totals,
+            lane=self._lane,
+            steps=tuple(self._steps),
+            coins=coins,
+            book=book,
+            queue=self._queue,
+            open_batch=self._open,
+            idle=idle,
+            halts=halts,
+            digest=self._digest(totals, book),
+        )
+        return self.view
+
+    def _restart(self) -> None:
+        """Forget what came from Bitcoin."""
+        self._lane = None
+        self._steps = []
+        self._paid = frozenset()
+        self._paid_sats = self._earned_sats = 0
+        self._open = None
+        self._queue_at = self._flows_at = None
+        self._flows = _NO_FLOWS
+
+    # ---- the walk ----
+
+    def _walk(self, height: int) -> None:
+        """Follow the anchor to the tip of the path (peg:3.6)."""
+        if self._lane is None:
+            anchor = self._history.opened_at(LANE, height)
+            if anchor is None:
+                return
+            self._lane = LaneState(lane=LANE, index=0, anchor=anchor)
+        while self._lane.broken_by is None:
+            spend = self._path.spend(self._lane.anchor)
+            if spend is None:
+                return
+            step = judge_spend(
+                spend.transaction,
+                self._lane,
+                self._history.schedule.queue,
+                genesis=self._genesis,
+                fed_program=self._script.program,
+                fed_programs=self._programs,
+                anchor_min_sats=self._parameters.anchor_min_sats,
+                height=height,
+            )
+            self._steps.append(step)
+            self._lane = advance(self._lane, step)
+            self._paid |= frozenset(burn.burn_id for burn in step.payouts)
+            self._paid_sats += sum(burn.payout_sats for burn in step.payouts)
+            self._earned_sats += sum(burn.fee_sats for burn in step.payouts)
+
+    # ---- coins and book ----
+
+    def _coins(self, totals: HeightTotals) -> tuple[FedCoin, ...]:
+        """coins(h), ordered by outpoint (peg:3.8)."""
+        found = (self._coin(output, totals) for output in self._path.unspent())
+        coins = [coin for coin in found if coin is not None]
+        return tuple(sorted(coins, key=lambda coin: coin.outpoint.serialize()))
+
+    def _coin(self, output: PathOutput, totals: HeightTotals) -> FedCoin | None:
+        outpoint = output.outpoint
+        lane = self._lane
+        if lane is not None and outpoint == lane.anchor and lane.broken_by is None:
+            return self._fed_coin(output, CoinKind.ANCHOR)
+        deposit = self._deposit(outpoint, totals.height)
+        if deposit is not None:
+            return FedCoin(
+                outpoint=outpoint,
+                value_sats=output.value_sats,
+                height=output.height,
+                kind=CoinKind.DEPOSIT,
+                claim_script=deposit.claim.claim_script,
+                csv=self._deposit_csv(deposit),
+            )
+        depth = totals.commitment.height - output.height + 1
+        if output.script not in self._programs or depth < self._parameters.pegin_depth:
+            return None
+        return self._fed_coin(output, CoinKind.DONATION)
+
+    def _fed_coin(self, output: PathOutput, kind: CoinKind) -> FedCoin:
+        return FedCoin(
+            outpoint=output.outpoint,
+            value_sats=output.value_sats,
+            height=output.height,
+            kind=kind,
+            claim_script=None,
+            csv=self._script.csv,
+        )
+
+    def _deposit(self, outpoint: OutPoint, height: int) -> ClaimedDeposit | None:
+        deposit = self._history.claimed(outpoint)
+        return deposit if deposit is not None and deposit.height <= height else None
+
+    def _deposit_csv(self, deposit: ClaimedDeposit) -> int:
+        """The lock of a deposit's own script, read back from it."""
+        outpoint = deposit.claim.outpoint
+        if outpoint not in self._csv:
+            own = tweaked(self._script, deposit.claim.claim_script)
+            if own.program != deposit.claim.script:
+                raise InvariantError("a final claim is of an output that is not ours")
+            self._csv[outpoint] = own.csv
+        return self._csv[outpoint]
+
+    def _book(self, totals: HeightTotals, coins: Sequence[FedCoin]) -> Book:
+        self._refresh_flows(totals)
+        held = dict.fromkeys(CoinKind, 0)
+        for coin in coins:
+            held[coin.kind] += coin.value_sats
+        flows = self._flows
+        present_sats = held[CoinKind.DEPOSIT] + flows.spent_deposit_sats
+        return Book(
+            reserve_sats=sum(held.values()),
+            claimed_sats=totals.claimed_sats,
+            feeburn_sats=totals.feeburn_sats,
+            burned_sats=totals.burned_sats,
+            unpaid_sats=totals.payout_sats - self._paid_sats,
+            pending_fee_sats=totals.payout_fee_sats - self._earned_sats,
+            suspense_sats=totals.suspense_sats,
+            vanished_sats=totals.claimed_sats - present_sats,
+            opened_sats=self._opened_sats(totals.height),
+            donated_sats=held[CoinKind.DONATION] + flows.spent_donation_sats,
+            earned_sats=self._earned_sats,
+            bitcoin_fee_sats=flows.bitcoin_fee_sats,
+        )
+
+    def _opened_sats(self, height: int) -> int:
+        anchor = self._history.opened_at(LANE, height)
+        output = self._path.output(anchor) if anchor is not None else None
+        return 0 if output is None else output.value_sats
+
+    def _refresh_flows(self, totals: HeightTotals) -> None:
+        """Sums over the walk; computed again when the path, the walk or the claims changed."""
+        at = (self._path.revision, len(self._steps), totals.claims)
+        if at == self._flows_at:
+            return
+        fee_sats = deposit_sats = donation_sats = 0
+        opened = self._history.opened_at(LANE, totals.height)
+        transactions = [step.transaction for step in self._kept_steps()]
+        ours = {transaction.txid for transaction in transactions}
+        for outpoint in (spent for transaction in transactions for spent in transaction.inputs):
+            output = self._path.output(outpoint)
+            if output is None:
+                continue
+            if self._deposit(outpoint, totals.height) is not None:
+                deposit_sats += output.value_sats
+            elif output.script not in self._programs:
+                continue
+            elif outpoint != opened and outpoint.txid not in ours:
+                donation_sats += output.value_sats
+            fee_sats += output.value_sats
+        fee_sats -= sum(value for made in transactions for value, _ in made.outputs)
+        self._flows_at = at
+        self._flows = _Flows(
+            bitcoin_fee_sats=fee_sats,
+            spent_deposit_sats=deposit_sats,
+            spent_donation_sats=donation_sats,
+        )
+
+    def _kept_steps(self) -> list[LaneStep]:
+        return [step for step in self._steps if step.kind is not SpendKind.BREAK]
+
+    # ---- halts, queue, open batch ----
+
+    def _halts(
+        self, totals: HeightTotals, coins: Sequence[FedCoin], book: Book
+    ) -> tuple[Halt, ...]:
+        left = [coin.blocks_left(totals.commitment.height) for coin in coins]
+        return chain_halts(
+            book,
+            broken=self._lane is not None and self._lane.broken_by is not None,
+            inflated=totals.inflated,
+            oldest_blocks_left=min(left, default=None),
+            csv_stop=self._parameters.csv_stop,
+        )
+
+    def _refresh_queue(self, height: int) -> None:
+        """queue(h, paid); computed again when something was released or paid."""
+        at = (self._history.schedule.released_count(height), len(self._steps))
+        if at != self._queue_at:
+            self._queue_at = at
+            self._queue = tuple(self._history.schedule.queue(height, self._paid))
+
+    def _next_open(
+        self,
+        totals: HeightTotals,
+        coins: tuple[FedCoin, ...],
+        book: Book,
+        halts: tuple[Halt, ...],
+    ) -> tuple[OpenBatch | None, Idle | None]:
+        """open(h) from open(h - 1) (peg:3.8)."""
+        if self._lane is None:
+            return None, Idle.NO_LANE
+        view = self._batch_view(totals, coins, book, halts, self._lane)
+        current = self._open
+        if current is None or not keeps_open(current, self._lane, coins):
+            chosen = select_batch(view, self._parameters, self._script, self._genesis)
+            if isinstance(chosen, Idle):
+                return None, chosen
+            current = chosen
+        return climb(current, view, self._parameters), None
+
+    def _batch_view(
+        self,
+        totals: HeightTotals,
+        coins: tuple[FedCoin, ...],
+        book: Book,
+        halts: tuple[Halt, ...],
+        lane: LaneState,
+    ) -> BatchView:
+        queue = self._queue
+        head = self._history.schedule.release_of(queue[0].burn_id) if queue else None
+        return BatchView(
+            height=totals.height,
+            clock=totals.clock,
+            committed_height=totals.commitment.height,
+            rate_sats_per_kvb=totals.rate_sats_per_kvb,
+            lane=lane,
+            coins=coins,
+            queue=queue,
+            oldest_release_clock=0 if head is None else head.clock,
+            halted=stops_selection(halts),
+            pool_sats=book.pool_sats,
+        )
+
+    def _digest(self, totals: HeightTotals, book: Book) -> bytes:
+        versions = self._open.versions if self._open is not None else ()
+        return state_digest(
+            height=totals.height,
+            committed_hash=totals.commitment.block_hash,
+            index=self._lane.index if self._lane else 0,
+            anchor=self._lane.anchor if self._lane else None,
+            paid=self._lane.paid if self._lane else (),
+            open_txid=versions[-1].txid if versions else None,
+            reserve_sats=book.reserve_sats,
+            pool_sats=book.pool_sats,
+        )
