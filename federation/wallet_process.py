@@ -18,11 +18,11 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
-import structlog
+from structlog.typing import FilteringBoundLogger
 
 from federation.config import FederationFile, InvalidConfig
+from federation.log import open_log, terminal_of_process
 from federation.wallet.chain import ChainFollower, Keyring
 from federation.wallet.deposits import DepositFollower
 from federation.wallet.links import Faucet, MemberLinks
@@ -38,8 +38,6 @@ from sidechain.api.registry import Registry, RpcError
 from sidechain.errors import Invalid, Unavailable
 from sidechain.params import ChainParams
 from sidechain.wallet.book import WalletBook
-
-Log = structlog.typing.FilteringBoundLogger
 
 CHAIN_POLL_MS = 200
 PARENT_POLL_MS = 300
@@ -62,7 +60,7 @@ class _Parts:
     server: RpcServer
     poke: asyncio.Event
     stop: asyncio.Event
-    log: Log
+    log: FilteringBoundLogger
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -75,14 +73,14 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     os.umask(0o077)
     try:
-        with _single_instance(data / "wallet"), _open_log(data / "wallet" / "log.jsonl") as log:
+        with _single_instance(data / "wallet"), _logging(data / "wallet" / "log.jsonl") as log:
             return asyncio.run(_run(data, log))
     except CannotRun as error:
         print(f"wallet: {error}", file=sys.stderr)
         return 1
 
 
-async def _run(data: Path, log: Log) -> int:
+async def _run(data: Path, log: FilteringBoundLogger) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -122,7 +120,7 @@ async def _open(
     settings: LocalSettings,
     params: ChainParams,
     stop: asyncio.Event,
-    log: Log,
+    log: FilteringBoundLogger,
     stack: AsyncExitStack,
 ) -> _Parts:
     try:
@@ -187,7 +185,11 @@ async def _open(
 
 
 async def _serve(
-    data: Path, settings: LocalSettings, methods: WalletMethods, stop: asyncio.Event, log: Log
+    data: Path,
+    settings: LocalSettings,
+    methods: WalletMethods,
+    stop: asyncio.Event,
+    log: FilteringBoundLogger,
 ) -> RpcServer:
     registry = Registry()
     methods.register(registry)
@@ -248,7 +250,7 @@ async def _follow_parent(parts: _Parts) -> None:
 class _Trouble:
     """Keeps one loop going through failures of others, and logs each change of mood once."""
 
-    def __init__(self, log: Log, what: str) -> None:
+    def __init__(self, log: FilteringBoundLogger, what: str) -> None:
         self._log = log
         self._what = what
         self._reason = ""
@@ -287,25 +289,15 @@ def _single_instance(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _open_log(path: Path) -> Iterator[Log]:
-    handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-    with os.fdopen(handle, "w", buffering=1) as file:
-        yield make_log(file)
-
-
-def make_log(file: IO[str]) -> Log:
-    """A logger that writes one JSON line an event."""
-    log: Log = structlog.wrap_logger(
-        structlog.WriteLogger(file),
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.JSONRenderer(),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger("info"),
-        context_class=dict,
-    )
-    return log
+def _logging(path: Path) -> Iterator[FilteringBoundLogger]:
+    try:
+        log = open_log("wallet", path=path, terminal=terminal_of_process())
+    except OSError as error:
+        raise CannotRun(f"cannot write {path}: {error.strerror}") from error
+    try:
+        yield log.logger
+    finally:
+        log.close()
 
 
 def _monotonic_ms() -> int:

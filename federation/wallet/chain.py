@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-import structlog
+from structlog.typing import FilteringBoundLogger
 
 from federation.wallet.links import MemberLinks
 from federation.wallet.peg_store import PegStore
@@ -38,7 +38,7 @@ class ChainFollower:
         members: MemberLinks,
         store: PegStore,
         params: ChainParams,
-        log: structlog.typing.FilteringBoundLogger,
+        log: FilteringBoundLogger,
         unix_time_s: Callable[[], int],
     ) -> None:
         self._members = members

@@ -6,7 +6,7 @@ another block it gets that block's height and proof. One task calls `step` again
 
 import asyncio
 
-import structlog
+from structlog.typing import FilteringBoundLogger
 
 from federation.wallet.links import ParentNode
 from federation.wallet.peg_store import PegStore
@@ -27,9 +27,7 @@ CODE_UNKNOWN = -5
 class DepositFollower:
     """Keeps the peg store in step with one bitcoind."""
 
-    def __init__(
-        self, parent: ParentNode, store: PegStore, log: structlog.typing.FilteringBoundLogger
-    ) -> None:
+    def __init__(self, parent: ParentNode, store: PegStore, log: FilteringBoundLogger) -> None:
         self._parent = parent
         self._store = store
         self._log = log

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-import structlog
+from structlog.typing import FilteringBoundLogger
 
 from federation.wallet.chain import ChainFollower, Keyring
 from federation.wallet.deposits import DepositFollower
@@ -43,7 +43,7 @@ class PegWorker:
         chain: ChainFollower,
         deposits: DepositFollower,
         keyring: Keyring,
-        log: structlog.typing.FilteringBoundLogger,
+        log: FilteringBoundLogger,
         unix_time_s: Callable[[], int],
         monotonic_ms: Callable[[], int],
     ) -> None:
