@@ -427,6 +427,9 @@ def _start_guard(
         layer.sync_folder(path.parent)
     if path.exists():
         guard = load_guard(path, genesis, vote_key)
+        # The process before may have died between rename and folder sync; what was read here is
+        # going to be relied on.
+        layer.sync_folder(path.parent)
         if start is GuardStart.FRESH and guard.counter:
             raise SignerFailed(f"{path} shows that this key has signed before")
         return guard

@@ -345,11 +345,14 @@ class BlockFiles:
     _NAME = re.compile(r"block-([0-9a-f]{64})")
 
     def __init__(self, folder: Path, layer: FileLayer | None = None) -> None:
+        """Take stock of a folder that exists. Raises OSError when it cannot be read."""
         self._folder = folder
         self._layer = layer or FileLayer()
         # The name is given after the contents are durable, so a file that has it is whole.
         found = (self._NAME.fullmatch(path.name) for path in folder.iterdir())
         self._hashes = {bytes.fromhex(match[1]) for match in found if match}
+        if self._hashes:  # the process before may have died between rename and folder sync
+            self._layer.sync_folder(folder)
 
     @property
     def hashes(self) -> frozenset[bytes]:
