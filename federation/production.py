@@ -1,0 +1,273 @@
+"""Blocks of this federation: building a proposal, judging one, taking final ones in.
+
+The chain knows Elements' rules, the peg service its own; here they meet the limits of a federation
+and the three classes of validity. Nothing here signs or sends.
+
+Source: consensus:V1-V11, N7, N8, N9, N17, N35.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from federation.consensus.effects import BuildBlock, CheckBlock
+from federation.consensus.events import Verdict
+from federation.consensus.votes import BlockSignature
+from federation.members import MemberSet
+from sidechain.chain import Chain
+from sidechain.crypto.keys import compact_to_der, der_to_compact, ecdsa_verify
+from sidechain.errors import Invalid, InvalidBlock, InvalidEncoding, Unavailable
+from sidechain.primitives.block import Block, BlockHeader
+from sidechain.primitives.transaction import Transaction
+from sidechain.script.block_signature import signblock_witness
+from sidechain.script.script import p2wsh
+from sidechain.validation.block_check import check_witness_commitment
+
+BLOCK_MAX_BYTES: Final = 4_000_000
+BLOCK_MAX_WEIGHT_WU: Final = 4_000_000
+COINBASE_RESERVE_WU: Final = 20_000
+"""Weight kept free in a template for header, entries and coinbase outputs."""
+FUTURE_MAX_S: Final = 7_200
+BUILD_PATIENCE_MS: Final = 5_000
+V9_PAUSE_S: Final = 0.1
+
+
+class PegPort(Protocol):
+    """What block production asks of the peg service."""
+
+    def plan_coinbase(self, height: int, *, minimal: bool) -> Sequence[bytes] | None:
+        """Scripts of the zero-value coinbase outputs; None: there is no view of Bitcoin yet."""
+
+    def is_due(self) -> bool:
+        """Whether a newer commitment or a record could go into the next block (N17)."""
+
+    def carries_work(self, block: Block) -> bool:
+        """Whether a block holds a record or a newer commitment than the last final one (N17)."""
+
+    def is_minimal(self, block: Block) -> bool:
+        """Whether it is the minimal block of N9."""
+
+    def claim_is_ripe(self, tx: Transaction) -> bool:
+        """Whether the claims of a transaction can go into a block now (peg:C2, C4, C6, C7)."""
+
+    def check_objective(self, block: Block) -> None:
+        """Raise InvalidBlock for what N7 calls objective."""
+
+    async def check_eventual_and_policy(self, block: Block) -> tuple[bool, bool, str]:
+        """Answer (eventual, policy, reason) by the own view now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """A verdict with its reason, fit for the log."""
+
+    verdict: Verdict
+    reason: str
+
+
+class BlockProduction:
+    """Builds, judges and completes the blocks of one federation.
+
+    Args:
+        witness_script: the k-of-n script whose P2WSH is the signblockscript.
+        first_epoch_blocks: L; blocks up to this height count as due (N35).
+        wall_clock_s: seconds since 1970.
+    """
+
+    def __init__(
+        self,
+        *,
+        chain: Chain,
+        peg: PegPort,
+        members: MemberSet,
+        witness_script: bytes,
+        first_epoch_blocks: int,
+        future_limit_s: int,
+        wall_clock_s: Callable[[], int],
+        pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._chain = chain
+        self._peg = peg
+        self._members = members
+        self._witness_script = witness_script
+        self._first_epoch_blocks = first_epoch_blocks
+        self._future_limit_s = future_limit_s
+        self._wall_clock_s = wall_clock_s
+        self._pause = pause
+        self._objective: dict[bytes, str] = {}
+        """Reasons by block hash, "" for valid; of the height in progress only."""
+
+    # -- parameters of the height
+
+    def member_set(self) -> MemberSet:
+        """M_h of the next block.
+
+        Raises:
+            InvalidBlock: the chain demands a signblockscript whose keys this process lacks.
+        Source: consensus:C80.
+        """
+        wanted = self._chain.full_current().signblockscript
+        if wanted != p2wsh(self._witness_script):
+            raise InvalidBlock("unknown-signblockscript", wanted.hex())
+        return self._members
+
+    def params_root(self) -> bytes:
+        """D_h: root of the full entry in force for the next block."""
+        return self._chain.full_current().root()
+
+    def begin_height(self) -> None:
+        """Forget verdicts of the height before."""
+        self._objective.clear()
+
+    # -- building
+
+    def is_work_due(self) -> bool:
+        """C20(a): something to put into the next block, or the first epoch still runs."""
+        return (
+            self._chain.tip_height + 1 <= self._first_epoch_blocks
+            or self._peg.is_due()
+            or bool(self._transactions())
+        )
+
+    def is_empty(self, block: Block) -> bool:
+        """Whether a block holds no work by N17."""
+        return (
+            len(block.transactions) == 1
+            and block.header.proposed.kind == 0
+            and not self._peg.carries_work(block)
+            and block.header.height > self._first_epoch_blocks
+        )
+
+    async def build(self, order: BuildBlock) -> Block | None:
+        """A fresh proposal on the tip, None when there is nothing to propose in time (C21, N9)."""
+        waited_ms = 0
+        while waited_ms <= BUILD_PATIENCE_MS:
+            if order.height != self._chain.tip_height + 1:
+                return None
+            if not (order.allow_empty or order.minimal or self.is_work_due()):
+                return None
+            time_s = max(self._chain.median_time_s + 1, self._wall_clock_s())
+            scripts = self._peg.plan_coinbase(order.height, minimal=order.minimal)
+            if scripts is not None and self._is_timely(time_s):
+                return self._chain.build_template(
+                    time_s=time_s,
+                    coinbase_scripts=scripts,
+                    transactions=() if order.minimal else self._transactions(),
+                )
+            await self._pause(V9_PAUSE_S)
+            waited_ms += int(V9_PAUSE_S * 1_000)
+        return None
+
+    def _transactions(self) -> list[Transaction]:
+        room = BLOCK_MAX_WEIGHT_WU - COINBASE_RESERVE_WU - 4 * self._witness_limit()
+        chosen = []
+        left_out: set[bytes] = set()
+        for tx in self._chain.select_transactions(room):
+            parents = {txin.prevout.txid for txin in tx.inputs}
+            if parents & left_out or not self._peg.claim_is_ripe(tx):
+                left_out.add(tx.txid)
+            else:
+                chosen.append(tx)
+        return chosen
+
+    # -- judging
+
+    def decode_proposal(self, data: bytes, block_hash: bytes) -> Block:
+        """The block that bytes stand for, if they are bytes of that block at all (V1, V6).
+
+        Raises:
+            Invalid: these bytes are wrong, which says nothing about the block.
+        """
+        if len(data) > BLOCK_MAX_BYTES:
+            raise InvalidBlock("bad-blk-length")
+        block = Block.decode(data, self._chain.params)
+        if block.hash != block_hash or block.header.signblock_witness:
+            raise InvalidBlock("not the block named")
+        root, mutated = block.transaction_root()
+        if root != block.header.merkle_root or mutated or not block.transactions:
+            raise InvalidBlock("bad-txns-duplicate" if mutated else "bad-txnmrklroot")
+        check_witness_commitment(block)
+        return block
+
+    async def judge(self, order: CheckBlock) -> Judgement:
+        """Judge a proposal of the height in progress now, by N8's classes."""
+        block = Block.decode(order.data, self._chain.params)
+        reason = self.objective_fault(block)
+        if reason:
+            return Judgement(Verdict.INVALID, reason)
+        try:
+            eventual, policy, reason = await self._peg.check_eventual_and_policy(block)
+        except Unavailable as error:
+            eventual, policy, reason = False, True, str(error)
+        if not self._is_timely(block.header.time):
+            eventual, reason = False, "block time is ahead of the clock (V9)"
+        if block.header.proposed.kind != 0 and not self._peg.is_minimal(block):
+            policy, reason = False, "parameters this operator did not approve (V10)"
+        if not policy:
+            return Judgement(Verdict.REFUSED, reason)
+        return Judgement(Verdict.ACCEPTABLE if eventual else Verdict.NOT_YET, reason)
+
+    def objective_fault(self, block: Block) -> str:
+        """Why a block on the tip is objectively invalid, "" when it is not (V1-V5)."""
+        known = self._objective.get(block.hash)
+        if known is None:
+            known = self._objective[block.hash] = self._objective_fault(block)
+        return known
+
+    def _objective_fault(self, block: Block) -> str:
+        limit = self._witness_limit()
+        try:
+            # The empty witness is one byte; the largest takes its place, and counts four times.
+            if block.weight_wu + 4 * (limit - 1) > BLOCK_MAX_WEIGHT_WU:
+                raise InvalidBlock("bad-blk-weight")
+            if limit > block.header.current.witness_limit:
+                raise InvalidBlock("invalid-dyna-fed", "witness limit too small")
+            # "time-too-new" reads a clock, so it is V9's to judge, not objective (N7).
+            self._chain.check_proposal(block, now_s=block.header.time)
+            self._peg.check_objective(block)
+        except Invalid as fault:
+            return str(fault)
+        return ""
+
+    def _is_timely(self, time_s: int) -> bool:
+        now_s = self._wall_clock_s()
+        latest_s = max(now_s + self._future_limit_s, self._chain.median_time_s + 1)
+        return time_s <= min(latest_s, now_s + FUTURE_MAX_S)
+
+    def _witness_limit(self) -> int:
+        script_size = len(self._witness_script)
+        return 2 + 73 * self._members.k + (1 if script_size < 253 else 3) + script_size
+
+    # -- final blocks
+
+    def complete(self, data: bytes, signatures: Sequence[BlockSignature]) -> Block:
+        """The decided block with its signblock witness (C37).
+
+        Args:
+            signatures: k of them, members ascending.
+        """
+        keys = [member.block_key for member in self._members.members]
+        by_key = {keys[s.member]: compact_to_der(s.signature) for s in signatures}
+        block = Block.decode(data, self._chain.params)
+        return block.with_signblock_witness(signblock_witness(self._members.k, keys, by_key))
+
+    def signatures_of(self, header: BlockHeader) -> tuple[BlockSignature, ...]:
+        """Who signed a header, with the signatures in 64-byte form, members ascending."""
+        found = []
+        for item in header.signblock_witness[1:-1]:
+            der = item[:-1]
+            for member in self._members.members:
+                if ecdsa_verify(member.block_key, der, header.hash):
+                    found.append(_block_signature(header, member.index, der))
+        return tuple(sorted(found, key=lambda s: s.member))
+
+
+def _block_signature(header: BlockHeader, member: int, der: bytes) -> BlockSignature:
+    try:
+        signature = der_to_compact(der)
+    except InvalidEncoding:
+        signature = bytes(64)
+    return BlockSignature(
+        height=header.height, block_hash=header.hash, member=member, signature=signature
+    )
