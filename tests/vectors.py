@@ -64,7 +64,7 @@ def recorded_blocks() -> tuple[Block, ...]:
     """All blocks of the recorded chain by height, decoded."""
     params = recorded_params()
     return tuple(
-        Block.decode(bytes.fromhex(entry["hex"]), params) for entry in chain_json("blocks.json")
+        Block.decode(case_bytes(entry), params) for entry in chain_json("blocks.json")
     )
 
 
@@ -80,6 +80,6 @@ def internal(shown: str) -> bytes:
 
 def case_bytes(entry: dict[str, Any], key: str = "hex") -> bytes:
     """Bytes of a vector entry that has `hex`, or `hex_parts` as [hex, repeat count] pairs."""
-    if key in entry:
+    if entry.get(key) is not None:
         return bytes.fromhex(entry[key])
     return b"".join(bytes.fromhex(part) * count for part, count in entry[key + "_parts"])
