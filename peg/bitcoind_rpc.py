@@ -222,7 +222,7 @@ def _is_warming_up(reply: Any) -> bool:
     if isinstance(reply, list):
         return bool(reply) and all(_is_warming_up(one) for one in reply)
     error = reply.get("error") if isinstance(reply, dict) else None
-    return bool(error) and error.get("code") == CODE_IN_WARMUP
+    return isinstance(error, dict) and error.get("code") == CODE_IN_WARMUP
 
 
 def _result(reply: Any) -> Any:
