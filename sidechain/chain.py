@@ -145,6 +145,10 @@ class Chain:
         """A transaction in a block, with the block's height, or None."""
         return self._state.find_transaction(txid)
 
+    def disk_bytes(self) -> int:
+        """Size of the chain's files."""
+        return self._state.disk_bytes()
+
     def full_current(self) -> ParamEntry:
         """The full federation parameters in force for the next block."""
         return full_current(self._state, self._state.tip_height, self._params)

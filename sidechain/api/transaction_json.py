@@ -102,7 +102,7 @@ def _input_json(
             "generated": spent.coinbase,
             "height": spent.height,
             "value": amount_json(spent.value),
-            "asset": _asset_json(spent.asset),
+            **asset_json(spent.asset),
             "scriptPubKey": script_json(spent.script, params),
         }
     if txin.issuance is not None:
@@ -111,9 +111,12 @@ def _input_json(
     return shown
 
 
-def _asset_json(field: bytes) -> str:
+def asset_json(field: bytes) -> dict[str, Any]:
+    """The member that shows an asset field: the asset's id, or the commitment."""
     asset = asset_id(field)
-    return HIDDEN if asset is None else asset[::-1].hex()
+    if asset is None:
+        return {"assetcommitment": field.hex()}
+    return {"asset": asset[::-1].hex()}
 
 
 def _issuance_json(txin: TxIn, witness: InputWitness) -> dict[str, Any]:
@@ -148,11 +151,7 @@ def _output_json(tx: Transaction, position: int, params: ChainParams) -> dict[st
         if witness.surjection_proof:
             shown["surjectionproof"] = witness.surjection_proof.hex()
         shown["valuecommitment"] = output.value.hex()
-    asset = output.asset_id
-    if asset is not None:
-        shown["asset"] = asset[::-1].hex()
-    else:
-        shown["assetcommitment"] = output.asset.hex()
+    shown |= asset_json(output.asset)
     shown |= _nonce_json(output)
     shown["n"] = position
     shown["scriptPubKey"] = script_json(output.script, params)

@@ -147,6 +147,10 @@ class ChainState:
         with self._database.snapshot() as snapshot:
             yield from _coins(snapshot)
 
+    def disk_bytes(self) -> int:
+        """Size of the database's files."""
+        return self._database.disk_bytes()
+
     def connect(self, block: Block, delta: BlockDelta) -> None:
         """Add the block on top of the tip.
 

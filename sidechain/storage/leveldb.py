@@ -1,6 +1,7 @@
 """LevelDB behind four verbs: get, write one atomic batch, walk a prefix, close."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -38,6 +39,7 @@ class Database:
             InvariantError: the files are damaged.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path
         try:
             self._db: Any = plyvel.DB(
                 str(path),
@@ -101,6 +103,15 @@ class Database:
         """All pairs whose key starts with `prefix`, in key order, as of now."""
         with self._db.iterator(prefix=prefix, verify_checksums=True) as iterator:
             yield from iterator
+
+    def disk_bytes(self) -> int:
+        """Size of all files in the folder."""
+        total = 0
+        for file in self._path.iterdir():
+            # LevelDB's own thread may remove a file between listing and asking.
+            with suppress(FileNotFoundError):
+                total += file.stat().st_size
+        return total
 
     def snapshot(self) -> "Snapshot":
         """The contents as of now, unchanged by later writes. Close it."""

@@ -1,0 +1,43 @@
+"""What the inputs of transactions spend, for showing it: coins, undo records, peg-in witnesses."""
+
+from sidechain.chain import Chain
+from sidechain.errors import InvalidTransaction
+from sidechain.primitives.block import Block
+from sidechain.primitives.transaction import OutPoint, Transaction
+from sidechain.validation.coins import Coin
+from sidechain.validation.pegins import parse_pegin
+
+
+def spent_by_block(chain: Chain, block: Block, height: int) -> dict[bytes, list[Coin]]:
+    """The coins every transaction of a block spends, by txid; none for the coinbase."""
+    known = dict(chain.undo(height).spent) if height else {}
+    found: dict[bytes, list[Coin]] = {}
+    for tx in block.transactions:
+        if not tx.is_coinbase and height:
+            coins = [_coin(tx, index, known) for index in range(len(tx.inputs))]
+            if None not in coins:
+                found[tx.txid] = [coin for coin in coins if coin is not None]
+        for index, output in enumerate(tx.outputs):
+            made = Coin.of(output, height=height, coinbase=tx.is_coinbase)
+            known[OutPoint(tx.txid, index)] = made
+    return found
+
+
+def spent_in_mempool(chain: Chain, tx: Transaction) -> list[Coin] | None:
+    """The coins an unconfirmed transaction spends, or None if one is not known."""
+    known: dict[OutPoint, Coin] = {}
+    for txin in tx.inputs:
+        coin = chain.mempool.coin(txin.prevout) or chain.coin(txin.prevout)
+        if coin is not None:
+            known[txin.prevout] = coin
+    coins = [_coin(tx, index, known) for index in range(len(tx.inputs))]
+    return None if None in coins else [coin for coin in coins if coin is not None]
+
+
+def _coin(tx: Transaction, index: int, known: dict[OutPoint, Coin]) -> Coin | None:
+    if not tx.inputs[index].is_pegin:
+        return known.get(tx.inputs[index].prevout)
+    try:
+        return parse_pegin(tx.input_witnesses[index].pegin).coin
+    except InvalidTransaction:
+        return None
