@@ -16,21 +16,16 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from structlog.typing import FilteringBoundLogger
 
 from federation.config import FederationFile, InvalidConfig
 from federation.log import open_log, terminal_of_process
-from federation.wallet.chain import ChainFollower, Keyring
-from federation.wallet.deposits import DepositFollower
 from federation.wallet.links import Faucet, MemberLinks
 from federation.wallet.methods import WalletMethods
-from federation.wallet.peg_store import PegStore
+from federation.wallet.parts import Outside, Parts, assemble
 from federation.wallet.settings import LocalSettings, read_local
-from federation.wallet.views import PegViews
-from federation.wallet.worker import PegWorker
 from peg.bitcoind import BitcoindClient, BitcoindError
 from sidechain.api.client import RpcClient
 from sidechain.api.http import RpcServer
@@ -49,23 +44,11 @@ class CannotRun(Exception):
     """This process cannot start; the text is one line for the user."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Parts:
-    """Everything the tasks of one process share; each state has one owner among them."""
-
-    chain: ChainFollower
-    deposits: DepositFollower
-    worker: PegWorker
-    keyring: Keyring
-    server: RpcServer
-    poke: asyncio.Event
-    stop: asyncio.Event
-    log: FilteringBoundLogger
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Run the process; its exit code."""
-    parser = argparse.ArgumentParser(prog="federation.wallet_process", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="federation.wallet_process", description="Runs the wallets of a local federation."
+    )
     parser.add_argument("--data", type=Path, required=True, help="data folder of the federation")
     data = parser.parse_args(arguments).data.absolute()
     if sys.flags.optimize:
@@ -73,36 +56,40 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     os.umask(0o077)
     try:
+        settings, params = _load(data)
         with _single_instance(data / "wallet"), _logging(data / "wallet" / "log.jsonl") as log:
-            return asyncio.run(_run(data, log))
+            return asyncio.run(_run(data, settings, params, log))
     except CannotRun as error:
         print(f"wallet: {error}", file=sys.stderr)
         return 1
 
 
-async def _run(data: Path, log: FilteringBoundLogger) -> int:
+async def _run(
+    data: Path, settings: LocalSettings, params: ChainParams, log: FilteringBoundLogger
+) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    settings, params = _load(data)
+    poke = asyncio.Event()
     async with AsyncExitStack() as stack:
-        parts = await _open(data, settings, params, stop, log, stack)
-        log.info("wallet_started", port=parts.server.port, chain=settings.chain)
+        parts = await _open(data, settings, params, poke, log, stack)
+        server = await _serve(data, settings, parts.methods, stop, log)
+        stack.push_async_callback(server.stop)
+        log.info("wallet_started", port=server.port, chain=settings.chain)
+        stack.callback(log.info, "wallet_stopped")
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [
-                    group.create_task(_follow_chain(parts)),
-                    group.create_task(_follow_parent(parts)),
+                    group.create_task(_follow_chain(parts, log)),
+                    group.create_task(_follow_parent(parts, poke, log)),
                 ]
                 await stop.wait()
                 for task in tasks:
                     task.cancel()
-        except ExceptionGroup as group_error:
-            log.error("wallet_failed", error=repr(group_error.exceptions[0]))
+        except ExceptionGroup as failures:
+            log.error("wallet_failed", error=repr(failures.exceptions[0]))
             raise
-        finally:
-            log.info("wallet_stopped")
     return 0
 
 
@@ -119,10 +106,10 @@ async def _open(
     data: Path,
     settings: LocalSettings,
     params: ChainParams,
-    stop: asyncio.Event,
+    poke: asyncio.Event,
     log: FilteringBoundLogger,
     stack: AsyncExitStack,
-) -> _Parts:
+) -> Parts:
     try:
         book = WalletBook.open(data / "wallet" / "wallets", params)
     except (Invalid, Unavailable) as error:
@@ -139,49 +126,17 @@ async def _open(
         retry_ms=0,
     )
     stack.push_async_callback(bitcoind.close)
-    store = PegStore(book)
-    keyring = Keyring(_monotonic_ms)
-    chain = ChainFollower(members, store, params, log, _unix_time_s)
-    deposits = DepositFollower(bitcoind, store, log)
-    worker = PegWorker(
+    outside = Outside(
         members=members,
         parent=bitcoind,
         funding=Faucet(bitcoind, settings.faucet_wallet),
-        store=store,
-        params=params,
-        chain=chain,
-        deposits=deposits,
-        keyring=keyring,
         log=log,
-        unix_time_s=_unix_time_s,
-        monotonic_ms=_monotonic_ms,
-    )
-    poke = asyncio.Event()
-    views = PegViews(members=members, store=store, chain=chain, deposits=deposits, worker=worker)
-    methods = WalletMethods(
-        members=members,
-        store=store,
-        params=params,
-        chain=chain,
-        worker=worker,
-        views=views,
-        keyring=keyring,
+        unix_time_s=lambda: int(time.time()),
+        monotonic_ms=lambda: time.monotonic_ns() // 1_000_000,
         entropy=secrets.token_bytes,
-        unix_time_s=_unix_time_s,
         on_peg_work=poke.set,
     )
-    server = await _serve(data, settings, methods, stop, log)
-    stack.push_async_callback(server.stop)
-    return _Parts(
-        chain=chain,
-        deposits=deposits,
-        worker=worker,
-        keyring=keyring,
-        server=server,
-        poke=poke,
-        stop=stop,
-        log=log,
-    )
+    return assemble(book, params, outside)
 
 
 async def _serve(
@@ -216,49 +171,35 @@ async def _serve(
     return server
 
 
-async def _follow_chain(parts: _Parts) -> None:
-    trouble = _Trouble(parts.log, "members")
-
-    async def once() -> bool:
-        reached = await parts.chain.step()
-        parts.keyring.forget_expired()
-        await parts.worker.resend()
-        return reached
-
+async def _follow_chain(parts: Parts, log: FilteringBoundLogger) -> None:
+    patience = _Patience(log, "members")
     while True:
-        if await trouble.guard(once):
+        if await patience.take(parts.follow_chain):
             await asyncio.sleep(CHAIN_POLL_MS / 1000)
 
 
-async def _follow_parent(parts: _Parts) -> None:
-    trouble = _Trouble(parts.log, "bitcoin")
-
-    async def once() -> bool:
-        reached = await parts.deposits.step()
-        if reached:
-            await parts.worker.advance_pegins()
-        return reached
-
+async def _follow_parent(parts: Parts, poke: asyncio.Event, log: FilteringBoundLogger) -> None:
+    patience = _Patience(log, "bitcoin")
     while True:
-        parts.poke.clear()
-        if await trouble.guard(once):
+        poke.clear()
+        if await patience.take(parts.follow_parent):
             with suppress(TimeoutError):
                 async with asyncio.timeout(PARENT_POLL_MS / 1000):
-                    await parts.poke.wait()
+                    await poke.wait()
 
 
-class _Trouble:
-    """Keeps one loop going through failures of others, and logs each change of mood once."""
+class _Patience:
+    """Keeps one loop going while others fail, and logs each change once."""
 
     def __init__(self, log: FilteringBoundLogger, what: str) -> None:
         self._log = log
         self._what = what
         self._reason = ""
 
-    async def guard(self, step: Callable[[], Awaitable[bool]]) -> bool:
-        """Run one step; whether to pause before the next."""
+    async def take(self, turn: Callable[[], Awaitable[bool]]) -> bool:
+        """Run one turn; whether to pause before the next."""
         try:
-            reached = await step()
+            reached = await turn()
         except (Unavailable, RpcError, BitcoindError, Invalid) as error:
             if str(error) != self._reason:
                 self._reason = str(error)
@@ -298,14 +239,6 @@ def _logging(path: Path) -> Iterator[FilteringBoundLogger]:
         yield log.logger
     finally:
         log.close()
-
-
-def _monotonic_ms() -> int:
-    return time.monotonic_ns() // 1_000_000
-
-
-def _unix_time_s() -> int:
-    return int(time.time())
 
 
 if __name__ == "__main__":

@@ -1,0 +1,103 @@
+"""Puts the parts of the wallet process together over whatever answers for the outside."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from structlog.typing import FilteringBoundLogger
+
+from federation.wallet.chain import ChainFollower, Keyring
+from federation.wallet.deposits import DepositFollower
+from federation.wallet.links import FundingSource, MemberLinks, ParentNode
+from federation.wallet.methods import WalletMethods
+from federation.wallet.peg_store import PegStore
+from federation.wallet.views import PegViews
+from federation.wallet.worker import PegWorker
+from sidechain.params import ChainParams
+from sidechain.wallet.book import WalletBook
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outside:
+    """What the process cannot do by itself: other processes, clocks, chance.
+
+    `entropy` gives that many FRESH random bytes; `on_peg_work` is told of something new to fund.
+    """
+
+    members: MemberLinks
+    parent: ParentNode
+    funding: FundingSource
+    log: FilteringBoundLogger
+    unix_time_s: Callable[[], int]
+    monotonic_ms: Callable[[], int]
+    entropy: Callable[[int], bytes]
+    on_peg_work: Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """One wallet process without its loops: each state has one owner among these."""
+
+    store: PegStore
+    chain: ChainFollower
+    deposits: DepositFollower
+    worker: PegWorker
+    keyring: Keyring
+    methods: WalletMethods
+
+    async def follow_chain(self) -> bool:
+        """One turn of the loop over the sidechain; whether the tip was reached."""
+        reached = await self.chain.step()
+        self.keyring.forget_expired()
+        await self.worker.resend()
+        return reached
+
+    async def follow_parent(self) -> bool:
+        """One turn of the loop over Bitcoin; whether the tip was reached."""
+        reached = await self.deposits.step()
+        if reached:
+            await self.worker.advance_pegins()
+        return reached
+
+
+def assemble(book: WalletBook, params: ChainParams, outside: Outside) -> Parts:
+    """The parts over an open store."""
+    store = PegStore(book)
+    keyring = Keyring(outside.monotonic_ms)
+    chain = ChainFollower(outside.members, store, params, outside.log, outside.unix_time_s)
+    deposits = DepositFollower(outside.parent, store, outside.log)
+    worker = PegWorker(
+        members=outside.members,
+        parent=outside.parent,
+        funding=outside.funding,
+        store=store,
+        params=params,
+        chain=chain,
+        deposits=deposits,
+        keyring=keyring,
+        log=outside.log,
+        unix_time_s=outside.unix_time_s,
+        monotonic_ms=outside.monotonic_ms,
+    )
+    views = PegViews(
+        members=outside.members, store=store, chain=chain, deposits=deposits, worker=worker
+    )
+    methods = WalletMethods(
+        members=outside.members,
+        store=store,
+        params=params,
+        chain=chain,
+        worker=worker,
+        views=views,
+        keyring=keyring,
+        entropy=outside.entropy,
+        unix_time_s=outside.unix_time_s,
+        on_peg_work=outside.on_peg_work,
+    )
+    return Parts(
+        store=store,
+        chain=chain,
+        deposits=deposits,
+        worker=worker,
+        keyring=keyring,
+        methods=methods,
+    )
