@@ -138,6 +138,8 @@ class ParentPath:
 
     def cut_above(self, height: int) -> None:
         """Forget everything above a height, as when another branch begins there."""
+        if height >= self.tip_height:
+            return
         for dropped in range(self.tip_height, max(height, self._base - 1), -1):
             changes = self._changes.pop(dropped, None)
             if changes is not None:
