@@ -8,6 +8,7 @@ Source: N15, consensus:2.2, consensus:C95-C97.
 """
 
 import asyncio
+import contextlib
 import socket
 import ssl
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -106,9 +107,8 @@ class PeerNetwork:
         self._tasks: set[asyncio.Task[None]] = set()
         self._greeting: dict[asyncio.Task[None], None] = {}  # oldest first
         self._refused = 0
-        self._listener: socket.socket | None = None
+        self._port: int | None = None
         self._group: asyncio.TaskGroup | None = None
-        self._closing = False
         self.catching_up = False
         """While set, the byte budget of C96 does not pause reading."""
 
@@ -127,23 +127,20 @@ class PeerNetwork:
             for i, c in self._pinned.items()
             if i > self._identity.index
         }
-        self._listener = await self._bind()
+        listener = await self._bind()
+        self._port = listener.getsockname()[1]
         self._group = task_group
-        self._start(self._accept(listening, lower))
+        self._start(self._accept(listener, listening, lower))
         for index, context in dialing.items():
             self._start(self._dial(self._members[index], context))
 
     async def close(self) -> None:
         """End all links with a TLS goodbye, stop listening and dialing. Safe to call twice."""
-        self._closing = True
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
-        if self._listener is not None:
-            self._listener.close()
-            self._listener = None
 
     @property
     def port(self) -> int:
@@ -152,10 +149,9 @@ class PeerNetwork:
         Raises:
             RuntimeError: not running.
         """
-        if self._listener is None:
+        if self._port is None:
             raise RuntimeError("the network is not running")
-        port: int = self._listener.getsockname()[1]
-        return port
+        return self._port
 
     # -- what the node uses
 
@@ -238,21 +234,24 @@ class PeerNetwork:
             raise
         return listener
 
-    async def _accept(self, context: ssl.SSLContext, lower: Mapping[int, bytes]) -> None:
+    async def _accept(
+        self, listener: socket.socket, context: ssl.SSLContext, lower: Mapping[int, bytes]
+    ) -> None:
         loop = asyncio.get_running_loop()
-        while self._listener is not None:
-            try:
-                connection, _ = await loop.sock_accept(self._listener)
-            except OSError as error:  # out of descriptors, or the caller is gone already
-                self._log.warning("accept_failed", error=str(error))
-                await asyncio.sleep(self._options.backoff_min_ms / 1000)
-                continue
-            if len(self._greeting) >= self._options.handshakes_max:
-                next(iter(self._greeting)).cancel()  # the oldest that has not said hello
-            task = self._start(self._serve(connection, context, lower))
-            # Also when the task is cancelled before its first step.
-            task.add_done_callback(partial(_close_socket, connection))
-            self._greeting[task] = None
+        with contextlib.closing(listener):
+            while True:
+                try:
+                    connection, _ = await loop.sock_accept(listener)
+                except OSError as error:  # out of descriptors, or the caller is gone already
+                    self._log.warning("accept_failed", error=str(error))
+                    await asyncio.sleep(self._options.backoff_min_ms / 1000)
+                    continue
+                if len(self._greeting) >= self._options.handshakes_max:
+                    next(iter(self._greeting)).cancel()  # the oldest that has not said hello
+                task = self._start(self._serve(connection, context, lower))
+                # Also when the task is cancelled before its first step.
+                task.add_done_callback(partial(_close_socket, connection))
+                self._greeting[task] = None
 
     async def _serve(
         self, connection: socket.socket, context: ssl.SSLContext, lower: Mapping[int, bytes]
