@@ -53,13 +53,13 @@ class ClaimFacts:
     Attributes:
         height: of the deposit's block; None when it is not on the own best chain.
         confirmations: of that block.
-        txids: of the full block; None when it could not be fetched.
+        txids: of the full block.
         unspent: the output is in the own UTXO set at the tip.
     """
 
     height: int | None
     confirmations: int
-    txids: tuple[bytes, ...] | None
+    txids: tuple[bytes, ...]
     unspent: bool
 
 
@@ -125,37 +125,39 @@ def judge_claim(
         csv: the lock of the deposit's own script.
     Source: peg:C1 (depth), C2, C3, C6, C7.
     """
-    required = required_depth(claim, parameters)
-    if facts.height is None or facts.confirmations < required:
-        return not_yet("C1: Needs more confirmations.")
-    reason = committed_reason(claim, facts.height, commitment, parameters, csv=csv)
+    reason = place_reason(
+        claim, facts.height, facts.confirmations, commitment, parameters, csv=csv
+    )
     if reason:
         return not_yet(reason)
-    if facts.txids is None:
-        return not_yet("C3: deposit's block could not be read")
     proved = claim.outpoint.txid in facts.txids and len(facts.txids) == claim.tx_count
     if not proved or claim.stripped_bytes == FORGEABLE_TX_BYTES:
         return not_yet("C3: deposit is not a transaction of its block")
     return PASS if facts.unspent else disliked("C7: deposit is spent")
 
 
-def committed_reason(
+def place_reason(
     claim: Claim,
-    deposit_height: int,
+    deposit_height: int | None,
+    confirmations: int,
     commitment: Commitment,
     parameters: PegParameters,
     *,
     csv: int,
 ) -> str:
-    """Why a deposit does not fit under a commitment (C2, C6); empty when it does.
+    """Why a deposit's place does not allow the claim (C1's depth, C2, C6); empty when it does.
 
     Args:
-        deposit_height: of its block, which is on the chain of the committed block.
+        deposit_height: of its block on the own best chain; None when it is not on it.
+        confirmations: of that block.
     """
+    required = required_depth(claim, parameters)
+    if deposit_height is None or confirmations < required:
+        return "C1: Needs more confirmations."
     age = commitment.height - deposit_height
     if age < 0:
         return "C2: deposit is above the committed block"
-    if age + parameters.commit_depth < required_depth(claim, parameters):
+    if age + parameters.commit_depth < required:
         return "C2: deposit is too shallow at the committed block"
     if age > csv - parameters.sweep_window:
         return "C6: deposit is too old"

@@ -1,0 +1,417 @@
+"""A member's part of the peg in proposing and judging blocks.
+
+Facts are fetched from the member's own Bitcoin node, then judged by the pure rules. What needs the
+node is never part of the objective verdict.
+
+Source: peg:4, N7-N9, N17, N35.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from peg.approvals import Approvals
+from peg.bitcoind import BitcoindError, UnspentOutput
+from peg.claims import (
+    Claim,
+    ClaimFacts,
+    check_claim,
+    check_distinct,
+    judge_claim,
+    place_reason,
+    read_claims,
+)
+from peg.commitments import (
+    PASS,
+    RECORDS_MAX,
+    CoinbasePeg,
+    Commitment,
+    CommitmentFacts,
+    Verdict,
+    check_objective,
+    check_open,
+    disliked,
+    judge_commitment,
+    not_yet,
+    parameters_script,
+    plan_commitment,
+    read_coinbase,
+)
+from peg.fedscript import FedScript, coin_script
+from peg.ledger import BlockSource, PegLedger
+from peg.parameters import InsaneParameters, PegParameters, check_fedpeg_program
+from peg.parent_view import ParentView
+from peg.records import OpenRecord, PauseRecord, Record, encode_record, record_script
+from sidechain.errors import Invalid, InvalidBlock, Stalled, Unavailable
+from sidechain.params import ChainParams
+from sidechain.primitives.block import Block
+from sidechain.primitives.transaction import OutPoint, Transaction
+
+PROPOSED_PROGRAM_REASON = "bad-peg-program"
+
+
+class VotingNode(BlockSource, Protocol):
+    """What judging asks of the member's own Bitcoin node."""
+
+    async def tx_out(
+        self, outpoint: OutPoint, include_mempool: bool = True
+    ) -> UnspentOutput | None:
+        """An unspent output; None when spent or unknown."""
+        ...
+
+    async def estimate_fee_sats_per_kvb(self) -> int | None:
+        """Fee estimate for six blocks; None when there is none."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class FrozenParentFacts:
+    """Answers about parent blocks as of one moment; meets `ParentFacts` of validation.pegins."""
+
+    known: dict[bytes, tuple[int, int]]
+
+    def block_facts(self, block_hash: bytes) -> tuple[int, int] | None:
+        """Confirmations and number of transactions of a block of the best chain."""
+        return self.known.get(block_hash)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnNode:
+    """The member's view of Bitcoin.
+
+    Attributes:
+        view: kept by the watcher.
+        is_healthy: whether the node answered last time.
+        look_again: asks the watcher for news now; returns after news or a short while.
+    """
+
+    client: VotingNode
+    view: ParentView
+    is_healthy: Callable[[], bool]
+    look_again: Callable[[], Awaitable[None]]
+
+
+class PegVoting:
+    """Judges blocks and plans coinbases. Reads the ledger, changes nothing but its estimates."""
+
+    def __init__(
+        self,
+        *,
+        chain: ChainParams,
+        parameters: PegParameters,
+        script: FedScript,
+        parameter_hash: bytes,
+        node: OwnNode,
+        ledger: PegLedger,
+        approvals: Approvals,
+    ) -> None:
+        """Nothing is asked of the node before `refresh`."""
+        self._chain = chain
+        self._parameters = parameters
+        self._script = script
+        self._parameter_hash = parameter_hash
+        self._node = node
+        self._ledger = ledger
+        self._approvals = approvals
+        self._ripe: tuple[Record, ...] = ()
+        self.estimate_sats_per_kvb: int | None = None
+
+    async def refresh(self) -> None:
+        """Ask for the fee estimate and for approved records that are ripe now.
+
+        Raises:
+            Unavailable, BitcoindError: the node did not answer; old answers stay.
+        """
+        self.estimate_sats_per_kvb = await self._node.client.estimate_fee_sats_per_kvb()
+        ripe: list[Record] = []
+        for record in self._approvals.records():
+            # Only OPEN is enabled in this stage; others are approved in vain.
+            if isinstance(record, OpenRecord) and not await self._open_reason(record):
+                ripe.append(record)
+        self._ripe = tuple(ripe)
+
+    # ---- proposing ----
+
+    def plan_coinbase(self, height: int, *, minimal: bool) -> list[bytes]:
+        """Coinbase scripts of the peg for a block this member proposes.
+
+        Args:
+            minimal: only the repeated commitment (N9; block 1 has none to repeat).
+        Raises:
+            Unavailable: block 1 cannot be planned before a Bitcoin block is deep enough, or the
+                ledger is not at the block below.
+        """
+        commitment = self.plan_commitment(height, minimal=minimal)
+        scripts = [commitment.script()]
+        if height == 1:
+            scripts.append(parameters_script(self._parameter_hash))
+        if not minimal:
+            scripts += [record_script(record) for record in self._records_to_propose()]
+        return scripts
+
+    def plan_commitment(self, height: int, *, minimal: bool = False) -> Commitment:
+        """The commitment `plan_coinbase` would use now."""
+        self._check_at(height)
+        previous = self._ledger.history.previous_commitment
+        if previous is not None and (minimal or not self._sees_bitcoin()):
+            return previous.repeated()
+        commitment = plan_commitment(
+            self._node.view,
+            previous,
+            self._parameters,
+            self.estimate_sats_per_kvb,
+            fork_height=self._fork_height(previous),
+        )
+        if commitment is None:
+            raise Unavailable("no Bitcoin block is deep enough for block 1")
+        if commitment.reset and not self._reset_approved(commitment):
+            return commitment if previous is None else previous.repeated()
+        return commitment
+
+    def is_commitment_due(self, height: int) -> bool:
+        """Whether a proposal at this height would say something new about Bitcoin.
+
+        Source: N17, N35.
+        """
+        if height <= self._chain.dynamic_epoch_length:
+            return True
+        if self._records_to_propose():
+            return True
+        try:
+            planned = self.plan_commitment(height)
+        except Unavailable:
+            return False
+        return not planned.repeats(self._ledger.history.previous_commitment)
+
+    async def ripe_transactions(
+        self, transactions: Sequence[Transaction], commitment: Commitment
+    ) -> list[Transaction]:
+        """Leave out of a template every claim that would fail, and what spends it.
+
+        Args:
+            transactions: in the order of the block, parents first.
+            commitment: of the block planned.
+        """
+        left_out: set[bytes] = set()
+        kept: list[Transaction] = []
+        for transaction in transactions:
+            orphan = any(txin.prevout.txid in left_out for txin in transaction.inputs)
+            if orphan or not await self.is_ripe(transaction, commitment):
+                left_out.add(transaction.txid)
+            else:
+                kept.append(transaction)
+        return kept
+
+    async def is_ripe(self, transaction: Transaction, commitment: Commitment) -> bool:
+        """Whether all peg-ins of a transaction would pass under a commitment, by the own view."""
+        if not any(txin.is_pegin for txin in transaction.inputs):
+            return True
+        if not self._sees_bitcoin():
+            return False
+        try:
+            claims = read_claims([transaction])
+            for claim in claims:
+                check_claim(claim, self._parameters, fed_programs=self._ledger.fed_programs)
+                verdict = await self._judge_claim(claim, commitment)
+                if not (verdict.eventual and verdict.policy):
+                    return False
+        except (Invalid, Unavailable, BitcoindError):
+            return False
+        return True
+
+    # ---- judging ----
+
+    def check_objective(self, block: Block) -> None:
+        """The peg's objective rules of a proposed block (V1, V8, C4, C5, C8, S11, records).
+
+        Raises:
+            InvalidBlock: with the rule in its detail.
+        """
+        height = block.header.height
+        coinbase = read_coinbase(block.transactions[0], self._chain.pegged_asset)
+        check_objective(
+            coinbase,
+            height,
+            self._parameter_hash,
+            lanes_opened=self._ledger.history.lanes_opened,
+        )
+        try:
+            claims = read_claims(block.transactions)
+            check_fedpeg_program(self._script.program)
+            for entry in (block.header.current, block.header.proposed):
+                if entry.fedpeg_program:
+                    check_fedpeg_program(entry.fedpeg_program)
+        except InsaneParameters as error:
+            raise InvalidBlock(PROPOSED_PROGRAM_REASON, str(error)) from error
+        except InvalidBlock:
+            raise
+        except Invalid as error:
+            raise InvalidBlock("bad-pegin-witness", str(error)) from error
+        check_distinct(claims)
+        for claim in claims:
+            check_claim(claim, self._parameters, fed_programs=self._ledger.fed_programs)
+
+    async def check_eventual_and_policy(self, block: Block) -> Verdict:
+        """The rest of the peg's rules, now (V2 to V7, C1's depth, C2, C3, C6, C7, P1, approvals).
+
+        Call after `check_objective` passed. When the own view of Bitcoin seems to be behind the
+        proposer's it is asked for news once.
+        """
+        height = block.header.height
+        try:
+            self._check_at(height)
+            coinbase = read_coinbase(block.transactions[0], self._chain.pegged_asset)
+            claims = read_claims(block.transactions)
+            verdict = await self._judge(coinbase, claims)
+            if not verdict.eventual:
+                await self._node.look_again()
+                self._check_at(height)
+                verdict = await self._judge(coinbase, claims)
+        except (Unavailable, BitcoindError) as error:
+            return not_yet(f"own Bitcoin node: {error}")
+        return verdict
+
+    async def parent_facts(self, transactions: Sequence[Transaction]) -> FrozenParentFacts:
+        """Own answers about every block that the peg-ins of some transactions name."""
+        hashes = _proof_blocks(transactions)
+        facts = self._known(hashes)
+        if len(facts.known) < len(hashes):
+            await self._node.look_again()
+            facts = self._known(hashes)
+        return facts
+
+    async def check_ripe(self, transaction: Transaction) -> None:
+        """Whether a member takes a claim into its mempool: as if it were in the next block.
+
+        Raises:
+            InvalidTransaction, InvalidBlock: C4, C8 or the witness.
+            Stalled: too shallow, too old or spent, in the member's own view.
+        """
+        if not any(txin.is_pegin for txin in transaction.inputs):
+            return
+        commitment = self.plan_commitment(self._ledger.history.height + 1)
+        for claim in read_claims([transaction]):
+            check_claim(claim, self._parameters, fed_programs=self._ledger.fed_programs)
+            verdict = await self._judge_claim(claim, commitment)
+            if not (verdict.eventual and verdict.policy):
+                raise Stalled(verdict.reason)
+
+    async def _judge(self, coinbase: CoinbasePeg, claims: Sequence[Claim]) -> Verdict:
+        previous = self._ledger.history.previous_commitment
+        commitment = coinbase.commitment
+        facts = self._commitment_facts(commitment, previous)
+        verdict = judge_commitment(
+            commitment, previous, facts, self._parameters, has_claims=bool(claims)
+        )
+        for claim in claims:
+            if not verdict.eventual:
+                return verdict
+            verdict = verdict.joined(await self._judge_claim(claim, commitment))
+        for record in coinbase.records:
+            verdict = verdict.joined(await self._judge_record(record))
+        return verdict
+
+    def _commitment_facts(
+        self, commitment: Commitment, previous: Commitment | None
+    ) -> CommitmentFacts:
+        view = self._node.view
+        seen = self._sees_bitcoin()
+        return CommitmentFacts(
+            tip_height=view.tip_height if seen else None,
+            height=view.height_of(commitment.block_hash),
+            previous_height=None if previous is None else view.height_of(previous.block_hash),
+            fork_height=self._fork_height(previous),
+            estimate_sats_per_kvb=self.estimate_sats_per_kvb,
+            reset_approved=self._approvals.has(commitment.block_hash),
+        )
+
+    async def _judge_claim(self, claim: Claim, commitment: Commitment) -> Verdict:
+        view = self._node.view
+        height = view.height_of(claim.block_hash)
+        csv = coin_script(self._script, claim.claim_script).csv
+        depth = view.depth(claim.block_hash)
+        reason = place_reason(claim, height, depth, commitment, self._parameters, csv=csv)
+        if reason:
+            return not_yet(reason)
+        block = await self._ledger.blocks.get(claim.block_hash)
+        output = await self._node.client.tx_out(claim.outpoint, False)
+        # Looked up again: the chain may have moved while the node was asked.
+        facts = ClaimFacts(
+            height=view.height_of(claim.block_hash),
+            confirmations=view.depth(claim.block_hash),
+            txids=tuple(transaction.txid for transaction in block.transactions),
+            unspent=output is not None,
+        )
+        return judge_claim(claim, facts, commitment, self._parameters, csv=csv)
+
+    async def _judge_record(self, record: Record) -> Verdict:
+        if not isinstance(record, OpenRecord):
+            return disliked("record type not enabled")
+        reason = await self._open_reason(record)
+        if reason:
+            return not_yet(reason)
+        approved = self._approvals.has(encode_record(record))
+        return PASS if approved else disliked("own operator has not approved this record")
+
+    async def _open_reason(self, record: OpenRecord) -> str:
+        output = await self._node.client.tx_out(record.anchor, False)
+        return check_open(
+            record,
+            fed_program=self._script.program,
+            output=None if output is None else (output.value_sats, output.script),
+            confirmations=0 if output is None else output.confirmations,
+            parameters=self._parameters,
+        )
+
+    # ---- parts ----
+
+    def _records_to_propose(self) -> list[Record]:
+        """Approved ripe records not yet final, PAUSE first, then byte order, at most eight."""
+        opened = self._ledger.history.lanes_opened
+        wanted: list[Record] = []
+        lanes: set[int] = set(opened)
+        for record in sorted(self._ripe, key=_proposal_order):
+            if isinstance(record, OpenRecord) and record.lane == 0 and record.lane not in lanes:
+                lanes.add(record.lane)
+                wanted.append(record)
+        return wanted[:RECORDS_MAX]
+
+    def _fork_height(self, previous: Commitment | None) -> int | None:
+        if previous is None or self._node.view.is_active(previous.block_hash):
+            return None
+        path = self._ledger.path
+        if path is None or path.height_of(previous.block_hash) is None:
+            return None
+        return self._ledger.fork_height()
+
+    def _reset_approved(self, commitment: Commitment) -> bool:
+        manual = self._parameters.reset_manual
+        return not manual or self._approvals.has(commitment.block_hash)
+
+    def _sees_bitcoin(self) -> bool:
+        return self._node.is_healthy() and not self._node.view.is_empty
+
+    def _known(self, hashes: Sequence[bytes]) -> FrozenParentFacts:
+        if not self._sees_bitcoin():
+            return FrozenParentFacts({})
+        found = {block_hash: self._node.view.block_facts(block_hash) for block_hash in hashes}
+        return FrozenParentFacts({key: facts for key, facts in found.items() if facts is not None})
+
+    def _check_at(self, height: int) -> None:
+        if self._ledger.history.height != height - 1:
+            raise Unavailable(f"the peg has not folded the block below {height}")
+
+
+def _proposal_order(record: Record) -> tuple[bool, bytes]:
+    return not isinstance(record, PauseRecord), encode_record(record)
+
+
+def _proof_blocks(transactions: Sequence[Transaction]) -> list[bytes]:
+    """Block hashes named by peg-in proofs; a witness that cannot be read names none."""
+    hashes: list[bytes] = []
+    for transaction in transactions:
+        try:
+            hashes += [claim.block_hash for claim in read_claims([transaction])]
+        except Invalid:
+            continue
+    return hashes
