@@ -7,5 +7,6 @@
 * `deposits`: follows Bitcoin and finds deposits to own addresses.
 * `chain`: follows the final chain of the federation; keyring of unlocked wallets.
 * `worker`: sends, funds and claims; the only place that makes peg transactions by itself.
-* `views`: the stages the user is shown; `methods`: the JSON-RPC methods; `parts`: all of it together.
+* `views`: the stages the user is shown; `methods`: the JSON-RPC methods.
+* `parts`: all of it put together.
 """
