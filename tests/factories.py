@@ -28,7 +28,8 @@ from sidechain.primitives.transaction import (
 from sidechain.script.block_signature import signblock_witness
 from sidechain.script.script import multisig_script, p2pkh_of_hash, p2wpkh
 from sidechain.script.sighash import segwit_v0_sighash
-from sidechain.validation.coins import Coin
+from sidechain.storage.chainstate import ChainState
+from sidechain.validation.coins import Coin, PeginKey
 from sidechain.validation.connect import BlockDelta
 from sidechain.validation.dynafed import valid_fedpegscripts
 from sidechain.validation.pegins import deposit_script
@@ -307,3 +308,33 @@ def _mine(merkle_root: bytes, serial: int) -> bytes:
         if int.from_bytes(sha256d(header), "little") < 1 << 255:
             return header
     raise AssertionError("a counter does not end")
+
+
+def unjudged_delta(block: Block, state: ChainState, params: ChainParams) -> BlockDelta:
+    """What a valid block changes, found without any check."""
+    height = state.tip_height + 1
+    spent: dict[OutPoint, Coin] = {}
+    created: dict[OutPoint, Coin] = {}
+    pegins: list[PeginKey] = []
+    for tx in block.transactions:
+        for txin in () if tx.is_coinbase else tx.inputs:
+            if txin.is_pegin:
+                pegins.append(PeginKey(params.parent_genesis_hash, txin.prevout))
+            elif created.pop(txin.prevout, None) is None:
+                coin = state.coin(txin.prevout)
+                if coin is None:
+                    raise AssertionError("the block spends a coin that is not there")
+                spent[txin.prevout] = coin
+        for index, made in enumerate(tx.outputs):
+            if not made.is_unspendable:
+                point = OutPoint(tx.txid, index)
+                created[point] = Coin.of(made, height=height, coinbase=tx.is_coinbase)
+    return BlockDelta(
+        height=height,
+        hash=block.hash,
+        prev_hash=block.header.prev_hash,
+        spent=tuple(spent.items()),
+        created=tuple(created.items()),
+        pegins=tuple(pegins),
+        fees=(),
+    )

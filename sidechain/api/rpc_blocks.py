@@ -28,6 +28,7 @@ from sidechain.api.transaction_json import transaction_json
 from sidechain.chain import Chain
 from sidechain.errors import Invalid, InvariantError
 from sidechain.primitives.block import Block
+from sidechain.primitives.confidential import value_sats
 from sidechain.primitives.encoding import Reader, le32
 from sidechain.validation.block_check import check_block
 from sidechain.validation.dynafed import median_time_past
@@ -181,7 +182,7 @@ class BlockMethods:
         return [tip | {"branchlen": 0, "status": "active"}]
 
     def gettxoutsetinfo(self, hash_type: Any = "hash_serialized_3") -> dict[str, Any]:
-        """Count and sum of unspent outputs; the sum is of explicit amounts in the pegged asset."""
+        """Count and sum of unspent outputs; the sum is of explicit amounts of every asset."""
         kind = text_argument(hash_type)
         if kind not in ("hash_serialized_3", "none"):
             raise RpcError(INVALID_PARAMETER, f"'{kind}' is not a valid hash_type")
@@ -193,8 +194,7 @@ class BlockMethods:
             bogo_bytes += BOGO_BYTES + len(coin.script)
             transactions += outpoint.txid != last_txid
             last_txid = outpoint.txid
-            if coin.output.asset_id == chain.params.pegged_asset:
-                total_sats += coin.output.value_sats or 0
+            total_sats += value_sats(coin.value) or 0
             if kind != "none":
                 place = outpoint.serialize() + le32(coin.height << 1 | coin.coinbase)
                 digest.update(place + coin.output.serialize())

@@ -14,6 +14,9 @@ CACHE_BYTES = 16 * 1024 * 1024
 WRITE_BUFFER_BYTES = 8 * 1024 * 1024
 BLOOM_FILTER_BITS = 10
 
+_LOCKED_TEXTS = ("LOCK: already held", "LOCK: Resource temporarily unavailable")
+"""What LevelDB says when the folder is open in this process, or in another one."""
+
 
 class Reads(Protocol):
     """What can be asked of a database, or of a snapshot of one."""
@@ -52,7 +55,7 @@ class Database:
         except plyvel.CorruptionError as error:
             raise InvariantError(f"database {path} is damaged: {error}") from error
         except plyvel.Error as error:
-            if "lock" in str(error).lower():
+            if any(text in str(error) for text in _LOCKED_TEXTS):
                 raise Unavailable(f"database {path} is in use by another process") from error
             raise Unavailable(f"database {path} cannot be opened: {error}") from error
 

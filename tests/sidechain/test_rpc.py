@@ -14,6 +14,7 @@ from sidechain.api.client import RpcClient, RpcError
 from sidechain.api.http import Registry, RpcServer
 from sidechain.api.json_text import decode, encode
 from sidechain.api.rpc import register_chain_methods
+from sidechain.api.rpc_blocks import BlockMethods
 from sidechain.api.script_json import add_checksum, script_asm
 from sidechain.api.transaction_json import transaction_json
 from sidechain.chain import Chain
@@ -21,8 +22,9 @@ from sidechain.primitives.block import Block
 from sidechain.primitives.genesis import params_from_options
 from sidechain.primitives.transaction import OutPoint, Transaction
 from sidechain.script.script import push
+from sidechain.storage.chainstate import ChainState
 from sidechain.validation.pegins import ParentFacts
-from tests.factories import ALICE, BOB, FIRST_BLOCK_TIME_S, SignedChain, StaticFacts
+from tests.factories import ALICE, BOB, FIRST_BLOCK_TIME_S, SignedChain, StaticFacts, unjudged_delta
 from tests.vectors import chain_json, chain_vectors, recorded_blocks, recorded_params
 
 
@@ -142,6 +144,21 @@ async def test_tweakfedpegscript_when_recorded_deposits_then_equal(recorded_node
             "p2wsh": deposit["p2wsh_address"],
             "p2shwsh": deposit["p2sh_p2wsh_address"],
         }
+
+
+def test_coin_set_when_recorded_chain_then_equal(tmp_path: Path) -> None:
+    params = recorded_params()
+    state = ChainState.open(tmp_path / "chain", params)
+    expected = {entry["height"]: entry for entry in recorded("utxo.json")}
+    for block in recorded_blocks()[1:]:
+        state.connect(block, unjudged_delta(block, state, params))
+        if state.tip_height in expected:
+            methods = BlockMethods(Chain(state, params), lambda: 0)
+            for kind in ("hash_serialized_3", "none"):
+                got = shown(methods.gettxoutsetinfo(kind))
+                del got["disk_size"]
+                assert got == expected[state.tip_height][kind]
+    state.close()
 
 
 async def test_genesis_when_asked_then_block_zero(recorded_node: "Node") -> None:
