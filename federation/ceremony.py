@@ -1,0 +1,158 @@
+"""The founding ceremony of a local federation: coins, anchor, OPEN, until deposits are open.
+
+Every step can be repeated: what was paid is found again in the node's wallet, what was approved is
+approved with the same bytes. The stage reached is in local.json.
+
+Source: peg:P1-P3, N4, N22, N23, N35.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Any
+
+from federation.local import LocalFederation, Report, all_of
+from federation.local_state import FAUCET_WALLET, LocalError, LocalMember, LocalState, Stage
+from peg.bitcoind import BitcoindClient, amount_sats
+from peg.parameters import LOCAL
+from peg.records import OpenRecord, encode_record
+from sidechain.api.client import RpcClient, RpcError
+from sidechain.errors import Unavailable
+from sidechain.primitives.transaction import OutPoint
+from sidechain.script.script import p2wsh
+
+LANE = 0
+POOL_SATS = 10 * LOCAL.fee_cap_sats
+TRIAL_SATS = 20_000
+FAUCET_BLOCKS = 120
+"""Blocks mined for the faucet; those deeper than 100 can be spent."""
+FUNDING_BLOCKS = LOCAL.anchor_depth + LOCAL.commit_depth
+STEP_TIMEOUT_S = 120
+POLL_S = 0.1
+
+
+async def finish_founding(
+    federation: LocalFederation, state: LocalState, report: Report
+) -> LocalState:
+    """Take a federation whose processes run through the rest of its founding.
+
+    Raises:
+        LocalError: a step does not come about in time, or a member refuses; says which.
+    """
+    async with federation.bitcoind_client(state) as bitcoind:
+        if state.stage is Stage.FILES:
+            state = await _fund(federation, bitcoind, state, report)
+    if state.stage is Stage.FUNDED:
+        state = await _approve(federation, state, report)
+    if state.stage is Stage.APPROVED:
+        report("open", "waiting for the block that opens the peg")
+        await _each_member(federation, state, _wait_open)
+        state = _advance(federation, state, Stage.OPEN)
+    return state
+
+
+async def prepare_coins(bitcoind: BitcoindClient) -> None:
+    """Mine until the faucet has coins that can be spent; nothing on a chain that has blocks."""
+    if await bitcoind.block_count() < FAUCET_BLOCKS:
+        await bitcoind.generate(FAUCET_BLOCKS, await bitcoind.new_address(FAUCET_WALLET))
+
+
+async def _fund(
+    federation: LocalFederation, bitcoind: BitcoindClient, state: LocalState, report: Report
+) -> LocalState:
+    report("fund", "mining regtest coins and funding the federation's anchor")
+    await prepare_coins(bitcoind)
+    script = p2wsh(federation.load_federation(state).fedpegscript)
+    anchor = await _paid_once(bitcoind, script, POOL_SATS)
+    trial = await _paid_once(bitcoind, script, TRIAL_SATS)
+    await bitcoind.generate(FUNDING_BLOCKS, await bitcoind.new_address(FAUCET_WALLET))
+    return _advance(
+        federation,
+        replace(state, anchor=_show(anchor), trial=_show(trial)),
+        Stage.FUNDED,
+    )
+
+
+async def _paid_once(bitcoind: BitcoindClient, script: bytes, value_sats: int) -> OutPoint:
+    """Pay a script exactly this once, also when a try before was cut short after paying."""
+    address = await bitcoind.script_address(script)
+    sent = await bitcoind.call("listtransactions", "*", 1_000, 0, wallet=FAUCET_WALLET)
+    for entry in sent:
+        same = entry["category"] == "send" and entry.get("address") == address
+        if same and -amount_sats(entry["amount"]) == value_sats and entry["confirmations"] >= 0:
+            return OutPoint(bytes.fromhex(entry["txid"])[::-1], entry["vout"])
+    return await bitcoind.send_to_script(FAUCET_WALLET, script, value_sats)
+
+
+async def _approve(federation: LocalFederation, state: LocalState, report: Report) -> LocalState:
+    """Let every member try to spend before the anchor is opened, then approve the record (P2)."""
+    report("dry run", "every member tries a spend of the federation's script on its bitcoind")
+    anchor = _parse(state.anchor)
+    record = encode_record(OpenRecord(lane=LANE, anchor=anchor))
+
+    async def dry_run(client: RpcClient) -> None:
+        reply = await _repeat(lambda: client.call("dryrunopen", state.trial))
+        if not reply.get("allowed"):
+            raise LocalError(f"the trial spend was refused: {reply.get('reason')}")
+
+    async def approve(client: RpcClient) -> None:
+        await _repeat(lambda: client.call("approverecord", record.hex()))
+
+    await _each_member(federation, state, dry_run)
+    await _each_member(federation, state, approve)
+    return _advance(federation, state, Stage.APPROVED)
+
+
+async def _wait_open(client: RpcClient) -> None:
+    """Until this member has the lane open and gives out deposit addresses (P3, N4)."""
+
+    async def ask() -> Any:
+        info = await client.call("getpeginfo")
+        if not info["deposits_open"]:
+            raise Unavailable(f"the peg is not open yet: {info.get('reason')}")
+        return info
+
+    await _repeat(ask)
+
+
+async def _each_member(
+    federation: LocalFederation,
+    state: LocalState,
+    act: Callable[[RpcClient], Awaitable[None]],
+) -> None:
+    async def run(member: LocalMember) -> None:
+        async with federation.member_client(member) as client:
+            try:
+                await act(client)
+            except (RpcError, Unavailable) as error:
+                raise LocalError(f"{member.name}: {error}") from error
+
+    await all_of(run(member) for member in state.members)
+
+
+async def _repeat(ask: Callable[[], Awaitable[Any]]) -> Any:
+    """Ask until there is an answer; a refusal that is not "later" is final."""
+    loop = asyncio.get_running_loop()
+    give_up_at = loop.time() + STEP_TIMEOUT_S
+    while True:
+        try:
+            return await ask()
+        except Unavailable:
+            if loop.time() > give_up_at:
+                raise
+        await asyncio.sleep(POLL_S)
+
+
+def _advance(federation: LocalFederation, state: LocalState, stage: Stage) -> LocalState:
+    state = replace(state, stage=stage)
+    federation.folder.save(state)
+    return state
+
+
+def _show(outpoint: OutPoint) -> str:
+    return f"{outpoint.txid[::-1].hex()}:{outpoint.index}"
+
+
+def _parse(text: str) -> OutPoint:
+    txid_hex, _, index = text.partition(":")
+    return OutPoint(bytes.fromhex(txid_hex)[::-1], int(index))

@@ -1,0 +1,236 @@
+"""local.json: what the runner of a local federation remembers, and who may change it.
+
+It names ports and the stage of the founding. Paths in it start at the data folder, so that the
+folder can be moved while the federation is down.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import random
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Self
+
+from federation.bitcoind_process import COOKIE_NAME
+from federation.files import FileLayer, replace_file
+
+FORMAT = 1
+FAUCET_WALLET = "faucet"
+PORTS_FIRST = 15_000
+PORTS_LAST = 32_000
+"""Below the range from which systems take ports for outgoing connections."""
+PORT_TRIES_MAX = 2_000
+
+
+class LocalError(Exception):
+    """A command about a local federation cannot be carried out; the text is for its user."""
+
+
+class Stage(StrEnum):
+    """How far the founding ceremony has come."""
+
+    FILES = "files"
+    FUNDED = "funded"
+    APPROVED = "approved"
+    OPEN = "open"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalMember:
+    """One member: `port` for the other members, `rpc_port` for its JSON-RPC."""
+
+    name: str
+    index: int
+    port: int
+    rpc_port: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalState:
+    """One local federation as its runner knows it; `anchor` and `trial` are txid:vout or empty."""
+
+    chain: str
+    n: int
+    k: int
+    block_time_ms: int
+    members: tuple[LocalMember, ...]
+    bitcoind_rpc_port: int
+    wallet_rpc_port: int
+    allow_no_byzantine_safety: bool = False
+    stage: Stage = Stage.FILES
+    anchor: str = ""
+    trial: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """The file's content."""
+        return {
+            "format": FORMAT,
+            "chain": self.chain,
+            "n": self.n,
+            "k": self.k,
+            "block_time_ms": self.block_time_ms,
+            "allow_no_byzantine_safety": self.allow_no_byzantine_safety,
+            "members": [asdict(member) for member in self.members],
+            "bitcoind": {
+                "rpc_port": self.bitcoind_rpc_port,
+                "datadir": "bitcoind",
+                "cookie": f"bitcoind/{COOKIE_NAME}",
+                "wallet": FAUCET_WALLET,
+            },
+            "wallet": {"rpc_port": self.wallet_rpc_port},
+            "founding": {"stage": self.stage.value, "anchor": self.anchor, "trial": self.trial},
+        }
+
+    @classmethod
+    def from_json(cls, plain: dict[str, Any]) -> Self:
+        """Inverse of `to_json`.
+
+        Raises:
+            KeyError, TypeError, ValueError: something is missing or of another form.
+        """
+        if plain["format"] != FORMAT:
+            raise ValueError(f"format {plain['format']}, this version knows {FORMAT}")
+        return cls(
+            chain=str(plain["chain"]),
+            n=int(plain["n"]),
+            k=int(plain["k"]),
+            block_time_ms=int(plain["block_time_ms"]),
+            allow_no_byzantine_safety=bool(plain["allow_no_byzantine_safety"]),
+            members=tuple(LocalMember(**member) for member in plain["members"]),
+            bitcoind_rpc_port=int(plain["bitcoind"]["rpc_port"]),
+            wallet_rpc_port=int(plain["wallet"]["rpc_port"]),
+            stage=Stage(plain["founding"]["stage"]),
+            anchor=str(plain["founding"]["anchor"]),
+            trial=str(plain["founding"]["trial"]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class LocalFolder:
+    """Where a local federation keeps what."""
+
+    path: Path
+
+    @property
+    def state(self) -> Path:
+        """local.json."""
+        return self.path / "local.json"
+
+    @property
+    def federation_file(self) -> Path:
+        """federation.json, shared by all members."""
+        return self.path / "federation.json"
+
+    @property
+    def bitcoind(self) -> Path:
+        """Data folder of the node."""
+        return self.path / "bitcoind"
+
+    @property
+    def bitcoind_cookie(self) -> Path:
+        """The node's RPC cookie."""
+        return self.bitcoind / COOKIE_NAME
+
+    @property
+    def wallet(self) -> Path:
+        """Folder of the wallet process."""
+        return self.path / "wallet"
+
+    def member(self, name: str) -> Path:
+        """Folder of one member."""
+        return self.path / "members" / name
+
+    def output(self, process: str) -> Path:
+        """File that takes what a process prints outside its log."""
+        if process in ("bitcoind", "wallet"):
+            return self.path / process / "output.log"
+        return self.member(process) / "output.log"
+
+    def log(self, process: str) -> Path:
+        """The log of a process."""
+        if process == "bitcoind":
+            return self.bitcoind / "regtest" / "debug.log"
+        folder = self.wallet if process == "wallet" else self.member(process)
+        return folder / "log.jsonl"
+
+    def load(self) -> LocalState | None:
+        """The state, None when there is no federation in this folder.
+
+        Raises:
+            LocalError: the file is damaged.
+        """
+        try:
+            return LocalState.from_json(json.loads(self.state.read_text()))
+        except FileNotFoundError:
+            return None
+        except (OSError, KeyError, TypeError, ValueError) as error:
+            raise LocalError(f"{self.state} cannot be read: {error!r}") from error
+
+    def save(self, state: LocalState) -> None:
+        """Write the state, durable and whole."""
+        text = json.dumps(state.to_json(), indent=2) + "\n"
+        replace_file(FileLayer(), self.state, text.encode())
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep every other command from starting or stopping processes here meanwhile.
+
+        Raises:
+            LocalError: another command is doing so now.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise LocalError(
+                    f"another fedpeg command is starting or stopping {self.path} right now"
+                ) from error
+            yield
+        finally:
+            os.close(descriptor)
+
+
+@dataclass(slots=True)
+class PortChooser:
+    """Gives free loopback ports, none of them twice."""
+
+    taken: set[int] = field(default_factory=set)
+    is_free: Callable[[int], bool] = lambda port: port_is_free(port)
+
+    def choose(self) -> int:
+        """A port that nobody listens on now.
+
+        Raises:
+            LocalError: none was found.
+        """
+        for _ in range(PORT_TRIES_MAX):
+            port = random.SystemRandom().randrange(PORTS_FIRST, PORTS_LAST)
+            if port not in self.taken and self.is_free(port):
+                self.taken.add(port)
+                return port
+        raise LocalError("no free port on 127.0.0.1")
+
+    def keep_or_choose(self, port: int) -> int:
+        """The same port while it is free, else another."""
+        if port not in self.taken and self.is_free(port):
+            self.taken.add(port)
+            return port
+        return self.choose()
+
+
+def port_is_free(port: int) -> bool:
+    """Whether a server could listen on this loopback port now."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
