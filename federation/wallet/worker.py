@@ -21,12 +21,20 @@ from sidechain.errors import Invalid, Unavailable
 from sidechain.params import ChainParams
 from sidechain.primitives.parent import parse_parent_tx
 from sidechain.primitives.transaction import OutPoint, Transaction
-from sidechain.wallet.builder import ClaimableDeposit, build_claim, sign_claim, with_claim_proof
+from sidechain.wallet.builder import (
+    ClaimableDeposit,
+    build_claim,
+    replacement_fee_sats,
+    sign_claim,
+    with_claim_proof,
+)
 from sidechain.wallet.keys import Branch
 from sidechain.wallet.selection import WalletRefusal
 
 RESEND_MS = 2_000
 MISSING_INPUTS = "missingorspent"
+SAME_WITHOUT_WITNESS = "txn-same-nonwitness-data-in-mempool"
+"""A member holds the claim with an older proof: only one with a higher fee takes its place."""
 
 
 class PegWorker:
@@ -151,6 +159,8 @@ class PegWorker:
                     await self._advance_funding(pegin)
         in_blocks = [p for p in waiting if p.deposit is not None and p.deposit.height is not None]
         if not in_blocks:
+            if self.info is None:
+                await self.peg_info()
             return
         info = await self.peg_info()
         is_active = await self._is_committed_active(info)
@@ -257,6 +267,8 @@ class PegWorker:
             return None
         recorded = self._book.pending_transaction(pegin.claim_txid)
         if recorded is not None:
+            if SAME_WITHOUT_WITNESS in self._tx_reasons.get(recorded.txid, ""):
+                return self._make_claim(pegin, pegin.deposit, rate, replaces=recorded)
             if recorded.input_witnesses[0].pegin[5] == pegin.deposit.proof:
                 return None
             moved = with_claim_proof(recorded, pegin.deposit.proof)
@@ -264,7 +276,9 @@ class PegWorker:
             return moved
         return self._make_claim(pegin, pegin.deposit, rate)
 
-    def _make_claim(self, pegin: Pegin, deposit: Deposit, rate: int) -> Transaction:
+    def _make_claim(
+        self, pegin: Pegin, deposit: Deposit, rate: int, replaces: Transaction | None = None
+    ) -> Transaction:
         wallet = self._book.wallet(pegin.target.wallet)
         account = self._keyring.account(wallet)
         claimable = ClaimableDeposit(
@@ -276,12 +290,21 @@ class PegWorker:
         )
         # The next change script is only used up once the claim can be built with it.
         to_script = wallet.account.script(Branch.CHANGE, wallet.issued(Branch.CHANGE))
-        draft = build_claim(claimable, self._params, to_script=to_script, rate_sats_per_kvb=rate)
+        draft = build_claim(
+            claimable,
+            self._params,
+            to_script=to_script,
+            rate_sats_per_kvb=rate,
+            least_fee_sats=0 if replaces is None else replacement_fee_sats(replaces),
+        )
         claim = sign_claim(draft, account.secret(Branch.CLAIM, pegin.target.claim_index))
         self._book.take_script(wallet.name, Branch.CHANGE)
         claimed = replace(pegin, claim_txid=claim.txid)
         self._book.record_pending(claim, self._unix_time_s(), self._store.changes(claimed))
         self._store.remember(claimed)
+        if replaces is not None:
+            # After the new one is safe: with both kept, whichever a block takes ends the other.
+            self._book.abandon(replaces.txid)
         self._log.info("claim_recorded", pegin=pegin.id, txid=claim.txid[::-1].hex())
         return claim
 

@@ -12,7 +12,11 @@ from sidechain.crypto.hashes import hash160
 from sidechain.crypto.keys import ecdsa_sign, public_key
 from sidechain.errors import InvalidEncoding
 from sidechain.params import ChainParams
-from sidechain.policy import dust_threshold_sats, required_fee_sats
+from sidechain.policy import (
+    INCREMENTAL_RELAY_FEE_SATS_PER_KVB,
+    dust_threshold_sats,
+    required_fee_sats,
+)
 from sidechain.primitives.confidential import NULL, explicit_asset, explicit_value
 from sidechain.primitives.encoding import le64
 from sidechain.primitives.transaction import (
@@ -195,9 +199,12 @@ def build_claim(
     *,
     to_script: bytes,
     rate_sats_per_kvb: int,
+    least_fee_sats: int = 0,
 ) -> Transaction:
     """The unsigned claim of one deposit, all of it but the fee to `to_script`.
 
+    Args:
+        least_fee_sats: pay at least this, to replace an earlier claim of the same deposit.
     Raises:
         WalletRefusal: "dust" when nothing worth having would be left, "claim-script" when the
             script is not P2WPKH.
@@ -217,10 +224,18 @@ def build_claim(
     asset = params.pegged_asset
     sized = _claim(deposit, asset, to_script, 0, replace(_PLACEHOLDER, pegin=pegin))
     fee = required_fee_sats(sized.vsize + CLAIM_SPARE_VBYTES, rate_sats_per_kvb)
+    fee = max(fee, least_fee_sats)
     least = dust_threshold_sats(_output(asset, 0, to_script), params)
     if deposit.value_sats - fee < max(1, least):
         raise WalletRefusal("dust", f"{deposit.value_sats} sat does not pay for its own claim")
     return _claim(deposit, asset, to_script, fee, InputWitness(pegin=pegin))
+
+
+def replacement_fee_sats(claim: Transaction) -> int:
+    """The fee with which a new claim of the same deposit takes the place of this one."""
+    fee = sum(output.value_sats or 0 for output in claim.outputs if output.is_fee)
+    vsize = claim.vsize + CLAIM_SPARE_VBYTES
+    return fee + required_fee_sats(vsize, INCREMENTAL_RELAY_FEE_SATS_PER_KVB)
 
 
 def with_claim_proof(claim: Transaction, proof: bytes) -> Transaction:
