@@ -54,6 +54,7 @@ class SyncPlanner:
         self._windows: list[_Window] = []
         self._held: dict[int, tuple[int, bytes]] = {}
         self._held_bytes = 0
+        self._largest_bytes = 0
         self._tip_height = 0
 
     def peer_at(self, peer: int, tip_height: int) -> None:
@@ -79,9 +80,9 @@ class SyncPlanner:
         self._advance(tip_height)
         self._give_up_silent(now_ms)
         requests: list[FinalRequest] = []
-        while len(self._windows) < PEERS_MAX and self._held_bytes < HELD_MAX_BYTES:
+        while len(self._windows) < PEERS_MAX:
             wanted = self._next_gap()
-            if wanted is None:
+            if wanted is None or not self._has_room(wanted[0]):
                 break
             peer = self._choose(wanted[0], now_ms)
             if peer is None:
@@ -112,6 +113,7 @@ class SyncPlanner:
             return False
         self._held[height] = (peer, block)
         self._held_bytes += len(block)
+        self._largest_bytes = max(self._largest_bytes, len(block))
         return True
 
     def next_block(self, tip_height: int) -> tuple[int, bytes] | None:
@@ -163,6 +165,11 @@ class SyncPlanner:
         ):
             last += 1
         return first, last
+
+    def _has_room(self, first: int) -> bool:
+        """Whether a window more keeps memory bounded; the next block is always asked for."""
+        expected = sum(len(window.missing) for window in self._windows) * self._largest_bytes
+        return first == self._tip_height + 1 or self._held_bytes + expected < HELD_MAX_BYTES
 
     def _choose(self, height: int, now_ms: int) -> int | None:
         """The peer to ask: of those that have the block and no window, the least slow one."""
