@@ -1,0 +1,208 @@
+"""Balance of explicit amounts, and the refusal of all that hides something."""
+
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sidechain.errors import InvalidTransaction
+from sidechain.params import MAX_MONEY_SATS
+from sidechain.primitives.confidential import NULL, explicit_asset, explicit_value
+from sidechain.primitives.issuance import issued_ids
+from sidechain.primitives.transaction import (
+    InputWitness,
+    Issuance,
+    OutPoint,
+    OutputWitness,
+    Transaction,
+    TxIn,
+    TxOut,
+)
+from sidechain.validation.amounts import CONFIDENTIAL_UNSUPPORTED, check_amounts, fees_by_asset
+from sidechain.validation.coins import Coin
+
+PEGGED = b"\x01" * 32
+ASSETS = [PEGGED, b"\x02" * 32, b"\x03" * 32]
+PREVOUT = OutPoint(b"\x0a" * 32, 0)
+HIDDEN = b"\x08" + b"\x11" * 32
+WITNESS = [InputWitness(script=(b"x",))]
+COMMITMENT_ASSET = b"\x0a" + b"\x11" * 32
+
+
+def _out(amount: int, asset: bytes = PEGGED, script: bytes = b"\x51") -> TxOut:
+    return TxOut(explicit_asset(asset), explicit_value(amount), NULL, script)
+
+
+def _coin(amount: int, asset: bytes = PEGGED) -> Coin:
+    return Coin.of(_out(amount, asset), height=1, coinbase=False)
+
+
+def _tx(
+    outputs: list[TxOut], inputs: list[TxIn] | None = None, **fields: object
+) -> Transaction:
+    chosen = [TxIn(PREVOUT)] if inputs is None else inputs
+    return Transaction.build(inputs=chosen, outputs=outputs, **fields)  # type: ignore[arg-type]
+
+
+def _refused(tx: Transaction, *coins: Coin, reason: str = "bad-txns-in-ne-out") -> str:
+    with pytest.raises(InvalidTransaction) as caught:
+        check_amounts(tx, coins, PEGGED)
+    assert caught.value.reason == reason
+    return caught.value.detail
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(ASSETS), st.integers(1, 10**9)), min_size=1, max_size=5
+    ),
+    st.lists(
+        st.tuples(st.sampled_from(ASSETS), st.integers(1, 10**9)), min_size=1, max_size=5
+    ),
+)
+def test_balance_is_kept_per_asset(
+    paid_in: list[tuple[bytes, int]], paid_out: list[tuple[bytes, int]]
+) -> None:
+    inputs = [TxIn(OutPoint(bytes([n]) * 32, 0)) for n in range(len(paid_in))]
+    coins = [_coin(amount, asset) for asset, amount in paid_in]
+    tx = _tx([_out(amount, asset) for asset, amount in paid_out], inputs)
+    balance: Counter[bytes] = Counter()
+    for asset, amount in paid_in:
+        balance[asset] += amount
+    for asset, amount in paid_out:
+        balance[asset] -= amount
+    if any(balance.values()):
+        _refused(tx, *coins)
+    else:
+        check_amounts(tx, coins, PEGGED)
+    same = _tx([_out(amount, asset) for asset, amount in paid_in[::-1]], inputs)
+    check_amounts(same, coins, PEGGED)
+
+
+def test_fee_and_burn_outputs_take_part() -> None:
+    tx = _tx([_out(5), _out(3, script=b""), _out(2, script=b"\x6a")])
+    check_amounts(tx, [_coin(10)], PEGGED)
+    _refused(tx, _coin(11))
+
+
+def test_zero_is_allowed_only_where_nothing_can_be_spent() -> None:
+    check_amounts(_tx([_out(10), _out(0, script=b"\x6a")]), [_coin(10)], PEGGED)
+    _refused(_tx([_out(10), _out(0)]), _coin(10))
+    _refused(_tx([_out(10), _out(0, script=b"\x6a")]), _coin(9))
+
+
+def test_spending_zero_or_more_than_all_money_is_refused() -> None:
+    _refused(_tx([_out(0, script=b"\x6a")]), _coin(0))
+    _refused(_tx([_out(MAX_MONEY_SATS)]), _coin(MAX_MONEY_SATS + 1))
+
+
+def test_proofs_of_explicit_outputs_are_refused() -> None:
+    for witness in (OutputWitness(b"p", b""), OutputWitness(b"", b"p")):
+        _refused(_tx([_out(10)], output_witnesses=[witness]), _coin(10))
+
+
+@pytest.mark.parametrize(
+    "coin",
+    [replace(_coin(10), value=HIDDEN), replace(_coin(10), asset=COMMITMENT_ASSET)],
+)
+def test_hidden_coins_are_refused_unjudged(coin: Coin) -> None:
+    _refused(_tx([_out(10)]), coin, reason=CONFIDENTIAL_UNSUPPORTED)
+
+
+@pytest.mark.parametrize(
+    "output",
+    [replace(_out(10), value=HIDDEN), replace(_out(10), asset=COMMITMENT_ASSET)],
+)
+def test_hidden_outputs_are_refused_unjudged(output: TxOut) -> None:
+    _refused(_tx([output]), _coin(10), reason=CONFIDENTIAL_UNSUPPORTED)
+
+
+def test_commitment_in_a_nonce_hides_nothing() -> None:
+    output = replace(_out(10), nonce=b"\x02" + b"\x11" * 32)
+    check_amounts(_tx([output]), [_coin(10)], PEGGED)
+
+
+def _issuance(amount: bytes, keys: bytes, nonce: bytes = bytes(32)) -> TxIn:
+    made = Issuance(
+        blinding_nonce=nonce, entropy=b"\x05" * 32, amount=amount, inflation_keys=keys
+    )
+    return TxIn(PREVOUT, issuance=made)
+
+
+def _issuing(item: TxIn, amount: int, keys: int, **fields: object) -> Transaction:
+    ids = issued_ids(item)
+    assert ids is not None
+    outputs = [_out(10)]
+    outputs += [_out(amount, ids.asset)] if amount else []
+    outputs += [_out(keys, ids.token)] if keys else []
+    return _tx(outputs, [item], **{"input_witnesses": WITNESS, **fields})
+
+
+@pytest.mark.parametrize(("amount", "keys"), [(7, 0), (0, 2), (7, 2), (2**62, 0)])
+def test_issued_assets_and_tokens_can_be_paid_out(amount: int, keys: int) -> None:
+    fields = [explicit_value(number) if number else NULL for number in (amount, keys)]
+    item = _issuance(*fields)
+    if amount < MAX_MONEY_SATS:
+        check_amounts(_issuing(item, amount, keys), [_coin(10)], PEGGED)
+        _refused(_issuing(item, amount + 1, keys), _coin(10))
+        _refused(_issuing(item, amount, keys + 1), _coin(10))
+    else:
+        # An issued amount has no limit of its own; its outputs do.
+        assert _refused(_issuing(item, amount, keys), _coin(10)) == "output amount out of range"
+
+
+def test_issuance_of_zero_or_less_is_refused() -> None:
+    for field in (explicit_value(0), explicit_value(2**64 - 1)):
+        _refused(_issuing(_issuance(field, NULL), 0, 0), _coin(10))
+        _refused(_issuing(_issuance(NULL, field), 0, 0), _coin(10))
+
+
+def test_issuance_needs_a_witness_section() -> None:
+    item = _issuance(explicit_value(7), NULL)
+    detail = _refused(_issuing(item, 7, 0, input_witnesses=[InputWitness()]), _coin(10))
+    assert detail == "issuance without a witness section"
+
+
+def test_explicit_issuance_with_a_proof_is_refused_and_a_stray_proof_is_not() -> None:
+    item = _issuance(explicit_value(7), NULL)
+    wrong = [InputWitness(issuance_range_proof=b"p")]
+    stray = [InputWitness(inflation_range_proof=b"p")]
+    _refused(_issuing(item, 7, 0, input_witnesses=wrong), _coin(10))
+    check_amounts(_issuing(item, 7, 0, input_witnesses=stray), [_coin(10)], PEGGED)
+
+
+def test_hidden_issuance_is_refused_unjudged() -> None:
+    for item in (_issuance(HIDDEN, NULL), _issuance(explicit_value(1), HIDDEN)):
+        _refused(_issuing(item, 0, 0), _coin(10), reason=CONFIDENTIAL_UNSUPPORTED)
+
+
+def test_reissuance_needs_a_hidden_token() -> None:
+    item = _issuance(explicit_value(7), NULL, nonce=b"\x01" * 32)
+    assert _refused(_issuing(item, 7, 0), _coin(10)) == "reissuance with an explicit token"
+    blinded = replace(_coin(10), asset=COMMITMENT_ASSET)
+    _refused(_issuing(item, 7, 0), blinded, reason=CONFIDENTIAL_UNSUPPORTED)
+
+
+def test_pegged_asset_as_issued_asset_is_limited() -> None:
+    item = _issuance(explicit_value(MAX_MONEY_SATS + 1), NULL)
+    ids = issued_ids(item)
+    assert ids is not None
+    tx = _issuing(item, 1, 0)
+    with pytest.raises(InvalidTransaction, match="issued amount out of range"):
+        check_amounts(tx, [_coin(10)], ids.asset)
+
+
+def test_fees_are_summed_per_asset() -> None:
+    paid = ((3, ASSETS[1]), (4, PEGGED), (5, PEGGED))
+    outputs = [_out(amount, asset, script=b"") for amount, asset in paid]
+    assert fees_by_asset(_tx([*outputs, _out(9)])) == {ASSETS[1]: 3, PEGGED: 9}
+    assert fees_by_asset(_tx([_out(9)])) == {}
+
+
+@pytest.mark.parametrize(
+    "amounts", [[0], [MAX_MONEY_SATS + 1], [2**64 - 1], [MAX_MONEY_SATS, 1]]
+)
+def test_fees_out_of_range_are_refused(amounts: list[int]) -> None:
+    with pytest.raises(InvalidTransaction, match="bad-txns-fee-outofrange"):
+        fees_by_asset(_tx([_out(amount, script=b"") for amount in amounts]))
