@@ -131,7 +131,6 @@ def check_standard(tx: Transaction, params: ChainParams) -> None:
         raise InvalidTransaction("multi-op-return")
     if tx.base_size < MIN_STANDARD_TX_SIZE_BYTES:
         raise InvalidTransaction("tx-size-small")
-    _check_issuances(tx)
 
 
 def check_standard_inputs(tx: Transaction, spent: Sequence[Coin], params: ChainParams) -> None:
@@ -158,8 +157,20 @@ def check_standard_inputs(tx: Transaction, spent: Sequence[Coin], params: ChainP
             txin.script_sig, coin.script, witness.script
         ):
             raise InvalidTransaction("bad-witness-nonstandard")
+    _check_issuances(tx)
     if sigop_cost(tx, spent) > MAX_STANDARD_SIGOP_COST:
         raise InvalidTransaction("bad-txns-too-many-sigops")
+
+
+def check_pegin_witnesses(tx: Transaction) -> None:
+    """Refuse a peg-in witness on an input that is no peg-in; blocks may carry it.
+
+    Raises:
+        InvalidTransaction: "extra-pegin-witness".
+    """
+    for txin, witness in zip(tx.inputs, tx.input_witnesses, strict=True):
+        if witness.pegin and not txin.is_pegin:
+            raise InvalidTransaction("extra-pegin-witness")
 
 
 def check_dust_fee(tx: Transaction, fee: int, params: ChainParams) -> None:
@@ -211,8 +222,6 @@ def dust_threshold_sats(output: TxOut, params: ChainParams) -> int:
 
 def _check_issuances(tx: Transaction) -> None:
     for txin, witness in zip(tx.inputs, tx.input_witnesses, strict=True):
-        if witness.pegin and not txin.is_pegin:
-            raise InvalidTransaction("extra-pegin-witness")
         amount = txin.issuance.amount if txin.issuance else b"\0"
         tokens = txin.issuance.inflation_keys if txin.issuance else b"\0"
         if witness.issuance_range_proof and not is_commitment(amount):

@@ -83,6 +83,7 @@ def judge(tx: Transaction, mempool: Mempool, about: Circumstances) -> Entry:
         same = known.tx.wtxid == tx.wtxid
         name = "txn-already-in-mempool" if same else "txn-same-nonwitness-data-in-mempool"
         raise InvalidTransaction(name)
+    policy.check_pegin_witnesses(tx)
     spent = _resolve(tx, mempool, about)
     try:
         check_sequence_locks(tx, spent, about.chain, height=height)

@@ -41,6 +41,7 @@ POLICY_REASONS = {
 def judge(tx: Transaction, spent: list[Coin], params: ChainParams) -> None:
     """All relay rules in the order of the mempool."""
     policy.check_standard(tx, params)
+    policy.check_pegin_witnesses(tx)
     policy.check_standard_inputs(tx, spent, params)
     fee = policy.fee_sats(tx, params)
     policy.check_dust_fee(tx, fee, params)
