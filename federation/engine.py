@@ -47,10 +47,10 @@ from federation.consensus.votes import (
     VoteType,
 )
 from federation.evidence_store import EvidenceStore
+from federation.final_blocks import FinalBlocks
 from federation.peers import EventLog, PeerNetwork
 from federation.production import BlockProduction
 from federation.signer import Signer, SignerRefused
-from federation.sync import SyncPlanner
 from federation.verification import MessageVerifier
 from federation.wal import BlockFiles, Journal
 from sidechain.chain import Chain
@@ -62,8 +62,6 @@ from sidechain.script.block_signature import verify_block_signature
 INBOX_FRAMES_MAX: Final = 20_000
 """Frames waiting in the inbox; above it the sending peer is dropped (C97)."""
 TICK_MS: Final = 1_000
-FINALS_AT_ONCE: Final = 16
-"""Final blocks connected before other events get their turn."""
 ROLLCALL_PAUSE_MS: Final = 5_000
 """ROLLCALL frames of one peer are answered at most this often (C98)."""
 
@@ -116,11 +114,18 @@ class Engine:
         self._frames_waiting = 0
         self._timers: dict[ev.Timer, asyncio.TimerHandle] = {}
         self._early = EarlyMessages()
-        self._planner = SyncPlanner()
+        self._finals = FinalBlocks(
+            chain=parts.chain,
+            network=parts.network,
+            production=parts.production,
+            log=parts.log,
+            now_ms=parts.now_ms,
+            feed=self._feed,
+            post=self.post,
+        )
         self._nonce = b""
         self._rollcalls_ms: dict[int, int] = {}
         self._work_announced = 0
-        self._final_in_hand: Block | None = None
         self.alarms: deque[str] = deque(maxlen=50)
 
     # -- what other parts of the process call
@@ -151,7 +156,7 @@ class Engine:
     @property
     def is_behind(self) -> bool:
         """Whether a peer that is believed claims final blocks above ours."""
-        return self._planner.is_behind(self._chain.tip_height)
+        return self._finals.is_behind
 
     # -- running
 
@@ -185,7 +190,7 @@ class Engine:
         return self._parts.now_ms()
 
     def _tick(self) -> None:
-        self._plan_sync()
+        self._finals.ask()
         self._offer_work()
         asyncio.get_running_loop().call_later(TICK_MS / 1_000, self.post, self._tick)
 
@@ -218,14 +223,14 @@ class Engine:
             case fx.Send(to, message):
                 parts.network.send(to, *encode_message(message))
             case fx.SendFinal(to, from_height, count):
-                self._send_finals(to, from_height, count)
+                self._finals.send(to, from_height, count)
             case fx.SendAnswer():
                 self._send_answer(effect)
             case fx.LookUpCertificate(to, request):
                 self._look_up_certificate(to, request)
             case fx.CatchUp(peer, height):
-                self._planner.peer_at(peer, height)
-                self._plan_sync()
+                self._finals.peer_at(peer, height)
+                self._finals.ask()
             case fx.SetTimer(timer, after_ms):
                 self._set_timer(timer, after_ms)
             case fx.BuildBlock():
@@ -235,7 +240,7 @@ class Engine:
             case fx.Finalize():
                 return self._connect(parts.production.complete(effect.data, effect.signatures))
             case fx.Connect():
-                return self._connect(self._in_hand(effect.block_hash))
+                return self._connect(self._finals.in_hand(effect.block_hash))
             case fx.ForgetBlocks(keep):
                 parts.block_files.keep_only(keep)
             case fx.Accuse(member, height, evidence):
@@ -339,12 +344,6 @@ class Engine:
             )
         )
 
-    def _in_hand(self, block_hash: bytes) -> Block:
-        block = self._final_in_hand
-        if block is None or block.hash != block_hash:
-            raise InvariantError("the core connects a block that was not offered")
-        return block
-
     def _connect(self, block: Block) -> ev.Event:
         try:
             self._chain.connect(block)
@@ -385,7 +384,7 @@ class Engine:
         """Replay what came early, go on with blocks that were synced."""
         for sender, message in self._early.drain():
             self._handle_message(sender, message)
-        self._connect_synced()
+        self._finals.connect_held()
 
     def _offer_work(self) -> None:
         height = self._driver.height
@@ -401,7 +400,7 @@ class Engine:
         if connected:
             self._feed(ev.PeerConnected(now_ms=self._now(), peer=member))
         else:
-            self._planner.peer_gone(member)
+            self._finals.peer_gone(member)
             self._early.forget(member)
             self._feed(ev.PeerDisconnected(now_ms=self._now(), peer=member))
 
@@ -414,7 +413,10 @@ class Engine:
 
     def _handle_agreement(self, member: int, kind: int, body: bytes) -> None:
         if kind == FrameKind.FINAL:
-            self._on_final_frame(member, body)
+            try:
+                self._finals.on_frame(member, body)
+            except Invalid as fault:
+                self._blame(member, f"malformed final block: {fault}")
             return
         try:
             message = decode_message(kind, body)
@@ -432,10 +434,10 @@ class Engine:
             case BlockMessage():
                 self._on_block(member, message)
             case Status():
-                self._planner.peer_at(member, message.height - 1)
+                self._finals.peer_at(member, message.height - 1)
                 self._deliver(member, message)
             case GetFinal(from_height, count):
-                self._send_finals(member, from_height, count)
+                self._finals.send(member, from_height, count)
             case Answer():
                 self._on_answer(member, message)
             case Evidence():
@@ -533,16 +535,6 @@ class Engine:
         if self._parts.verifier.check(evidence).good:
             self._deliver(member, evidence)
 
-    def _look_up_certificate(self, to: int, request: GetCertificate) -> None:
-        for number in reversed(self._parts.journal.numbers):
-            for record in reversed(self._parts.journal.read_older(number)):
-                found = _certificate_in(decode_record(record.kind, record.body), request)
-                if found is not None:
-                    self._parts.network.send(to, *encode_message(found))
-                    return
-
-    # -- final blocks
-
     def _send_answer(self, order: fx.SendAnswer) -> None:
         """Prove what is known with the final block's header, else with the certificate (C71)."""
         proof: bytes | Certificate | None = None
@@ -562,93 +554,18 @@ class Engine:
         signed = self._parts.signer.sign_rollcall_answer(answer, order.asker_key, order.nonce)
         self._parts.network.send(order.to, *encode_message(signed))
 
-    def _send_finals(self, to: int, from_height: int, count: int) -> None:
-        last = min(from_height + count - 1, self._chain.tip_height)
-        for height in range(max(from_height, 1), last + 1):
-            data = self._chain.block_bytes(height)
-            if self._parts.network.room_bytes(to) < len(data) + 5:
-                return
-            self._parts.network.send(to, FrameKind.FINAL, data)
+    def _look_up_certificate(self, to: int, request: GetCertificate) -> None:
+        for number in reversed(self._parts.journal.numbers):
+            for record in reversed(self._parts.journal.read_older(number)):
+                found = _certificate_in(decode_record(record.kind, record.body), request)
+                if found is not None:
+                    self._parts.network.send(to, *encode_message(found))
+                    return
 
-    def _on_final_frame(self, member: int, data: bytes) -> None:
-        try:
-            header = self._read_header(data, whole=False)
-        except Invalid as fault:
-            self._blame(member, f"malformed final block: {fault}")
-            return
-        if header.height <= self._chain.tip_height:
-            self._look_for_conflict(header)
-            return
-        self._planner.received(member, header.height, data, self._now())
-        self._connect_synced()
-
-    def _connect_synced(self) -> None:
-        for _ in range(FINALS_AT_ONCE):
-            found = self._planner.next_block(self._chain.tip_height)
-            if found is None:
-                break
-            tip = self._chain.tip_height
-            self._take_final(*found)
-            if self._chain.tip_height == tip:
-                break
-        else:
-            self.post(self._connect_synced)
-        self._plan_sync()
-
-    def _take_final(self, member: int, data: bytes) -> None:
-        """Verify a block that may extend the tip and offer it to the core (C38, C54)."""
-        production = self._parts.production
-        try:
-            block = Block.decode(data, self._chain.params)
-            if block.header.prev_hash != self._chain.tip_hash:
-                raise InvalidBlock("prev-blk-not-found")
-            verify_block_signature(block.header, self._chain.params)
-            fault = production.objective_fault(block.with_signblock_witness(()))
-            if fault:
-                raise InvalidBlock("invalid-final-block", fault)
-        except Invalid as fault:
-            self._log.warning("bad_final_block", member=member, reason=str(fault))
-            self._planner.blame(member, self._now())
-            self._parts.network.drop(member, "invalid final block")
-            return
-        self._final_in_hand = block
-        self._feed(
-            ev.FinalVerified(
-                now_ms=self._now(),
-                height=block.header.height,
-                block_hash=block.hash,
-                header=block.header.serialize(),
-                signatures=production.signatures_of(block.header),
-            )
-        )
-        self._final_in_hand = None
-
-    def _look_for_conflict(self, header: BlockHeader) -> None:
-        """A k-signed header beside our chain stops everything (C60)."""
-        ours = self._chain.header(header.height)
-        if header.height < 1 or header.hash == ours.hash or header.prev_hash != ours.prev_hash:
-            return
-        if header.current.signblockscript != ours.current.signblockscript:
-            return
-        try:
-            verify_block_signature(header, self._chain.params)
-        except InvalidBlock:
-            return
-        self._feed(
-            ev.ConflictFound(now_ms=self._now(), first=ours.serialize(), second=header.serialize())
-        )
-
-    def _plan_sync(self) -> None:
-        self._parts.network.catching_up = self.is_behind
-        for request in self._planner.plan(self._chain.tip_height, self._now()):
-            message = GetFinal(request.from_height, request.count)
-            self._parts.network.send(request.peer, *encode_message(message))
-
-    def _read_header(self, data: bytes, *, whole: bool = True) -> BlockHeader:
+    def _read_header(self, data: bytes) -> BlockHeader:
         reader = Reader(data)
         header = BlockHeader.read(reader, self._chain.params)
-        if whole:
-            reader.done()
+        reader.done()
         return header
 
 
