@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from peg.fedscript import FedScript, coin_script
-from peg.lanes import BATCH_SEQUENCE, LaneState, Marker, batch_digest, encode_unsigned
+from peg.lanes import BATCH_SEQUENCE, BATCH_VERSION, LaneState, Marker, batch_digest, encode_unsigned
 from peg.limits import Burn
 from peg.parameters import GROWTH_TENTHS, PegParameters
 from sidechain.crypto.hashes import sha256d
@@ -215,13 +215,23 @@ def keeps_open(batch: OpenBatch, lane: LaneState, coins: Sequence[FedCoin]) -> b
 
 def sighashes(batch: OpenBatch, fee_sats: int, script: FedScript) -> tuple[bytes, ...]:
     """BIP143 digests (SIGHASH_ALL) of all inputs at a fee, in input order."""
-    prevouts = sha256d(b"".join(coin.outpoint.serialize() for coin in batch.inputs))
-    sequences = sha256d(le32(BATCH_SEQUENCE) * len(batch.inputs))
-    outputs = sha256d(
-        b"".join(le64(value) + vec(program) for value, program in batch.outputs(fee_sats))
-    )
-    head = batch.unsigned(fee_sats)[:4] + prevouts + sequences
-    tail = le32(BATCH_SEQUENCE) + outputs + le32(0) + le32(SIGHASH_ALL)
+    return input_digests(batch.inputs, batch.outputs(fee_sats), script)
+
+
+def input_digests(
+    inputs: Sequence[FedCoin], outputs: Sequence[tuple[int, bytes]], script: FedScript
+) -> tuple[bytes, ...]:
+    """BIP143 digests (SIGHASH_ALL) of a transaction in batch form, in input order.
+
+    Args:
+        outputs: (satoshis, script).
+        script: the federation's plain fedpegscript.
+    """
+    prevouts = sha256d(b"".join(coin.outpoint.serialize() for coin in inputs))
+    sequences = sha256d(le32(BATCH_SEQUENCE) * len(inputs))
+    paid = sha256d(b"".join(le64(value) + vec(program) for value, program in outputs))
+    head = le32(BATCH_VERSION) + prevouts + sequences
+    tail = le32(BATCH_SEQUENCE) + paid + le32(0) + le32(SIGHASH_ALL)
     return tuple(
         sha256d(
             head
@@ -230,7 +240,7 @@ def sighashes(batch: OpenBatch, fee_sats: int, script: FedScript) -> tuple[bytes
             + le64(coin.value_sats)
             + tail
         )
-        for coin in batch.inputs
+        for coin in inputs
     )
 
 

@@ -1,0 +1,175 @@
+"""Read-only answers of the peg for RPC, from the chains and the member's own Bitcoin view.
+
+Source: peg:12, peg:P3, N4.
+"""
+
+from typing import Any
+
+from peg.broadcasts import Broadcasts
+from peg.fedscript import FedScript
+from peg.ledger import PegLedger
+from peg.limits import Burn
+from peg.parameters import InsaneParameters, PegParameters, check_fedpeg_program
+from peg.parent_view import ParentView
+from peg.receipts import BurnFacts, Payment, payment_of
+from peg.state import LANE, PegView
+from peg.status import (
+    audit_json,
+    burn_json,
+    commitment_json,
+    deposit_json,
+    lane_json,
+    parameters_json,
+    parse_outpoint,
+)
+from sidechain.errors import Unavailable
+from sidechain.params import ChainParams
+
+PEGOUTS_SHOWN_MAX = 1_000
+
+
+class PegReports:
+    """Builds the replies of the peg's RPC methods. Changes nothing."""
+
+    def __init__(
+        self,
+        *,
+        chain: ChainParams,
+        parameters: PegParameters,
+        script: FedScript,
+        ledger: PegLedger,
+        parent: ParentView,
+        broadcasts: Broadcasts,
+    ) -> None:
+        """Read from these parts whenever asked."""
+        self._chain = chain
+        self._parameters = parameters
+        self._script = script
+        self._ledger = ledger
+        self._parent = parent
+        self._broadcasts = broadcasts
+
+    def closed_reason(self) -> str:
+        """Why no deposit address may be handed out now; empty when it may.
+
+        Source: peg:P3, peg:S11, N4.
+        """
+        history = self._ledger.history
+        if history.height == 0:
+            return "block 1 is not final yet"
+        if LANE not in history.lanes_opened:
+            return "the federation's anchor is not opened yet"
+        if history.height < self._chain.dynamic_epoch_length - 1:
+            return "the first epoch is not over yet"
+        try:
+            check_fedpeg_program(self._script.program)
+        except InsaneParameters as error:
+            return str(error)
+        # A PAUSE with the deposits flag would be named here; this stage has none.
+        return ""
+
+    def info(self) -> dict[str, Any]:
+        """Committed Bitcoin block, limits, whether deposits are open, lane, halts."""
+        reason = self.closed_reason()
+        return {
+            **commitment_json(self._ledger.history.previous_commitment),
+            **parameters_json(self._parameters, self._script),
+            "deposits_open": not reason,
+            "reason": reason or None,
+            "reset_pending": self._reset_pending(),
+            "parent_height": self._parent.tip_height,
+            **lane_json(self._ledger.view),
+        }
+
+    def pegout(self, text: str) -> dict[str, Any] | None:
+        """One burn by txid:vout; None when no final block has it.
+
+        Raises:
+            InvalidEncoding: not txid:vout.
+        """
+        burn = self._ledger.history.burn(parse_outpoint(text).serialize())
+        return None if burn is None else self._burn(burn)
+
+    def pegouts(self) -> list[dict[str, Any]]:
+        """The newest burns, oldest first."""
+        return [self._burn(burn) for burn in self._ledger.history.burns[-PEGOUTS_SHOWN_MAX:]]
+
+    def deposit(self, text: str) -> dict[str, Any]:
+        """A deposit by txid:vout of Bitcoin.
+
+        Raises:
+            InvalidEncoding: not txid:vout.
+        """
+        outpoint = parse_outpoint(text)
+        return deposit_json(outpoint, self._ledger.history.claimed(outpoint))
+
+    def audit(self) -> dict[str, Any]:
+        """The reserves audit at the last height the state has reached.
+
+        Raises:
+            Unavailable: no state yet.
+        """
+        view = self._ledger.view
+        if view is None:
+            raise Unavailable("the peg has not read the chains yet")
+        report = audit_json(view, self._parameters, self._script)
+        return {**report, "is_current": self._ledger.is_current}
+
+    def _burn(self, burn: Burn) -> dict[str, Any]:
+        history, view = self._ledger.history, self._ledger.view
+        tip = history.tip
+        batch = view.open_batch if view is not None else None
+        paid_here = batch is not None and any(b.burn_id == burn.burn_id for b in batch.payouts)
+        facts = BurnFacts(
+            burn=burn,
+            place=history.schedule.place(burn.burn_id),
+            batch=batch if paid_here else None,
+            payment=self._payment(burn, view),
+            idle=view.idle if view is not None else None,
+            halts=view.halts if view is not None else (),
+            reset_pending=self._reset_pending(),
+        )
+        return burn_json(
+            facts,
+            self._parameters,
+            self._chain.parent_prefixes,
+            clock=0 if tip is None else tip.clock,
+            backing_sats=0 if tip is None else tip.claimed_sats - tip.feeburn_sats,
+        )
+
+    def _payment(self, burn: Burn, view: PegView | None) -> Payment | None:
+        """The payment on the committed chain, or a version of the open batch already mined."""
+        if view is None:
+            return None
+        committed = payment_of(burn.burn_id, view.steps)
+        if committed is not None:
+            txid, vout = committed
+            return Payment(txid=txid, vout=vout, depth=self._depth(txid), committed=True)
+        batch = view.open_batch
+        state = None if batch is None else self._broadcasts.state(batch.anchor)
+        if batch is None or state is None or state.confirmations == 0:
+            return None
+        for position, paid in enumerate(batch.payouts):
+            if paid.burn_id == burn.burn_id:
+                return Payment(
+                    txid=state.txid, vout=position + 2, depth=state.confirmations, committed=False
+                )
+        return None
+
+    def _depth(self, txid: bytes) -> int:
+        """Confirmations of a transaction of the walk on the own best chain."""
+        path, view = self._ledger.path, self._ledger.view
+        if path is None or view is None:
+            return 0
+        for step in reversed(view.steps):
+            if step.txid == txid:
+                spend = path.spend(step.transaction.inputs[0])
+                block_hash = None if spend is None else path.hash_at(spend.height)
+                return 0 if block_hash is None else self._parent.depth(block_hash)
+        return 0
+
+    def _reset_pending(self) -> bool:
+        previous = self._ledger.history.previous_commitment
+        if previous is None or self._parent.is_empty:
+            return False
+        return not self._parent.is_active(previous.block_hash)
