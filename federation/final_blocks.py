@@ -113,7 +113,7 @@ class FinalBlocks:
 
     def _take_final(self, member: int, data: bytes) -> None:
         """Verify a block that may extend the tip and offer it to the core (C38, C54)."""
-                try:
+        try:
             block = Block.decode(data, self._chain.params)
             if block.header.prev_hash != self._chain.tip_hash:
                 raise InvalidBlock("prev-blk-not-found")
