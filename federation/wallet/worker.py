@@ -33,8 +33,6 @@ from sidechain.wallet.selection import WalletRefusal
 
 RESEND_MS = 2_000
 MISSING_INPUTS = "missingorspent"
-SAME_WITHOUT_WITNESS = "txn-same-nonwitness-data-in-mempool"
-"""A member holds the claim with an older proof: only one with a higher fee takes its place."""
 
 
 class PegWorker:
@@ -266,15 +264,29 @@ class PegWorker:
         if pegin is None or pegin.deposit is None or not pegin.deposit.proof:
             return None
         recorded = self._book.pending_transaction(pegin.claim_txid)
-        if recorded is not None:
-            if SAME_WITHOUT_WITNESS in self._tx_reasons.get(recorded.txid, ""):
-                return self._make_claim(pegin, pegin.deposit, rate, replaces=recorded)
-            if recorded.input_witnesses[0].pegin[5] == pegin.deposit.proof:
-                return None
-            moved = with_claim_proof(recorded, pegin.deposit.proof)
-            self._book.record_pending(moved, self._unix_time_s())
-            return moved
-        return self._make_claim(pegin, pegin.deposit, rate)
+        if recorded is None:
+            return self._make_claim(pegin, pegin.deposit, rate)
+        if recorded.input_witnesses[0].pegin[5] == pegin.deposit.proof:
+            return None
+        return self._move_claim(pegin, pegin.deposit, rate, recorded)
+
+    def _move_claim(
+        self, pegin: Pegin, deposit: Deposit, rate: int, recorded: Transaction
+    ) -> Transaction:
+        """The claim for a deposit that is in another block than when it was first claimed.
+
+        Members may hold the old claim and would take one that differs in its proof only for the
+        same, so the new one replaces it by fee. A locked wallet cannot sign that: it sends the
+        old claim with the new proof, which serves the members that do not hold it.
+        """
+        try:
+            return self._make_claim(pegin, deposit, rate, replaces=recorded)
+        except WalletRefusal as refusal:
+            if refusal.reason != "locked":
+                raise
+        moved = with_claim_proof(recorded, deposit.proof)
+        self._book.record_pending(moved, self._unix_time_s())
+        return moved
 
     def _make_claim(
         self, pegin: Pegin, deposit: Deposit, rate: int, replaces: Transaction | None = None

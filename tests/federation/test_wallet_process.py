@@ -209,23 +209,26 @@ async def test_deposit_when_reorganised_to_another_block_then_claim_has_the_new_
     assert claims_on_chain(world) == 1 and len(world.faucet.made) == 1
 
 
-async def test_claim_when_its_deposit_moves_before_it_is_final_then_resent_with_new_proof(
+async def test_claim_when_locked_and_its_deposit_moves_then_same_claim_with_new_proof(
     world: World,
 ) -> None:
-    pegin = await start_pegin(world)
+    await world.call("createwallet", "safe", "secret words")
+    await world.call("walletpassphrase", "safe", "secret words", 1_000)
+    made = await world.call("pegin", "safe", coins(DEPOSIT_SATS))
+    await world.turn()
     for member in world.members:
         member.refuse_with = "mempool full"
     await world.mine(PEGIN_DEPTH + 1)
     (recorded,) = world.book.pending()
+    await world.call("walletlock", "safe")
     world.bitcoin.reorganise(PEGIN_DEPTH + 1)
     world.bitcoin.mine(1, with_mempool=False)
     await world.mine(PEGIN_DEPTH)
     for member in world.members:
         member.refuse_with = ""
     await world.mine(2)
-    assert await stage(world, pegin) == "final"
-    chain = world.federation.signed.chain
-    found = chain.find_transaction(recorded.txid)
+    assert await stage(world, made["id"]) == "final"
+    found = world.federation.signed.chain.find_transaction(recorded.txid)
     assert found is not None
     assert found[0].input_witnesses[0].pegin[5] != recorded.input_witnesses[0].pegin[5]
     assert found[0].input_witnesses[0].script == recorded.input_witnesses[0].script

@@ -298,6 +298,8 @@ class Member:
             raise RpcError(-26, self.refuse_with)
         tx = Transaction.decode(bytes.fromhex(raw_hex))
         federation = self.federation
+        if tx.txid in federation.signed.chain.mempool:
+            return tx.txid[::-1].hex()  # as elementsd: the one held is relayed again
         try:
             federation.signed.chain.submit_tx(tx, federation.bitcoin, federation.now_s)
         except (Invalid, Stalled) as error:
