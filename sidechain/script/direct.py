@@ -36,11 +36,11 @@ def verify_direct(
     witness = tx.input_witnesses[index].script
     script_sig = tx.inputs[index].script_sig
     rangeproof = bool(flags & Flags.SIGHASH_RANGEPROOF)
+    cache = cache or SighashCache(tx)
     if is_p2pkh(script):
-        return not witness and _verify_p2pkh(tx, index, script, script_sig, rangeproof)
+        return not witness and _verify_p2pkh(cache, index, script, script_sig, rangeproof)
     if script_sig or not (is_p2wpkh(script) or is_p2wsh(script)):
         return False
-    cache = cache or SighashCache(tx)
     signer = _V0Input(tx, index, spent.value, rangeproof, cache)
     if is_p2wpkh(script):
         return _verify_p2wpkh(signer, script[2:], witness)
@@ -112,7 +112,7 @@ def _verify_p2wsh_multisig(
 
 
 def _verify_p2pkh(
-    tx: Transaction, index: int, script: bytes, script_sig: bytes, rangeproof: bool
+    cache: SighashCache, index: int, script: bytes, script_sig: bytes, rangeproof: bool
 ) -> bool:
     size = script_sig[0] if script_sig else 0
     signature, pubkey = script_sig[1 : 1 + size], script_sig[2 + size :]
@@ -120,7 +120,9 @@ def _verify_p2pkh(
         return False
     if not _is_plain_signature(signature) or hash160(pubkey) != script[3:23]:
         return False
-    digest = legacy_sighash(tx, index, script, signature[-1], rangeproof=rangeproof)
+    digest = legacy_sighash(
+        cache.tx, index, script, signature[-1], rangeproof=rangeproof, cache=cache
+    )
     return ecdsa_verify(pubkey, signature[:-1], digest)
 
 

@@ -120,7 +120,12 @@ class TransactionChecker:
     def _compute_digest(self, script_code: bytes, hash_type: int, version: SigVersion) -> bytes:
         if version is SigVersion.BASE:
             return legacy_sighash(
-                self._tx, self._index, script_code, hash_type, rangeproof=self._rangeproof
+                self._tx,
+                self._index,
+                script_code,
+                hash_type,
+                rangeproof=self._rangeproof,
+                cache=self._cache,
             )
         return segwit_v0_sighash(
             self._tx,

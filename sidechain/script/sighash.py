@@ -7,6 +7,7 @@ Source: elements/script.md 2 and 3.
 """
 
 from collections.abc import Callable
+from itertools import accumulate
 
 from sidechain.crypto.hashes import ZERO_HASH, sha256d
 from sidechain.primitives.encoding import compact_size, le32, vec
@@ -29,16 +30,18 @@ _NULL_OUTPUT = b"\0\0\0\0"
 
 
 class SighashCache:
-    """Parts of the segwit v0 hash that all inputs of one transaction share.
+    """What the signature hashes of all inputs of one transaction share.
 
     Keep one per transaction and pass it to every call for it; each part is computed on first use.
+    Without it the work for a transaction grows with the square of its inputs.
     """
 
-    __slots__ = ("_parts", "tx")
+    __slots__ = ("_legacy_inputs", "_parts", "tx")
 
     def __init__(self, tx: Transaction) -> None:
         self.tx = tx
         self._parts: dict[str, bytes] = {}
+        self._legacy_inputs: dict[bool, tuple[bytes, list[int]]] = {}
 
     @property
     def prevouts(self) -> bytes:
@@ -53,17 +56,44 @@ class SighashCache:
     @property
     def issuances(self) -> bytes:
         """Double SHA-256 of all issuances, one zero byte where an input has none."""
-        return self._part("issuances", lambda: [_issuance_or_zero(i) for i in self.tx.inputs])
+        return self._part("issuances", lambda: [_issuance(i) or b"\0" for i in self.tx.inputs])
 
     @property
     def outputs(self) -> bytes:
         """Double SHA-256 of all outputs."""
-        return self._part("outputs", lambda: [o.serialize() for o in self.tx.outputs])
+        return self._part("outputs", lambda: [self.all_outputs])
 
     @property
     def range_proofs(self) -> bytes:
         """Double SHA-256 of all output proofs, range proof first."""
         return self._part("range_proofs", lambda: [_proofs(w) for w in self.tx.output_witnesses])
+
+    @property
+    def all_outputs(self) -> bytes:
+        """All outputs one after another."""
+        known = self._parts.get("all_outputs")
+        if known is None:
+            known = b"".join([item.serialize() for item in self.tx.outputs])
+            self._parts["all_outputs"] = known
+        return known
+
+    def unsigned_inputs(self, *, with_sequences: bool) -> tuple[bytes, list[int]]:
+        """All inputs as the legacy hash shows those it does not sign, and where each one starts.
+
+        The list has one entry more than there are inputs: the end.
+        """
+        known = self._legacy_inputs.get(with_sequences)
+        if known is None:
+            pieces = [
+                item.prevout.serialize()
+                + b"\0"
+                + le32(item.sequence if with_sequences else 0)
+                + _issuance(item)
+                for item in self.tx.inputs
+            ]
+            starts = [0, *accumulate(map(len, pieces))]
+            known = self._legacy_inputs[with_sequences] = b"".join(pieces), starts
+        return known
 
     def _part(self, name: str, pieces: Callable[[], list[bytes]]) -> bytes:
         known = self._parts.get(name)
@@ -95,7 +125,8 @@ def segwit_v0_sighash(
     anyone = bool(hash_type & SIGHASH_ANYONECANPAY)
     partial = base in (SIGHASH_NONE, SIGHASH_SINGLE)
     spent = tx.inputs[index]
-    outputs, proofs = _v0_output_hashes(tx, index, base, cache, rangeproof and hash_type & 0x40)
+    with_proofs = bool(rangeproof and hash_type & SIGHASH_RANGEPROOF)
+    outputs, proofs = _v0_output_hashes(index, base, with_proofs, cache)
     return sha256d(
         b"".join(
             (
@@ -107,7 +138,7 @@ def segwit_v0_sighash(
                 vec(script_code),
                 value_field,
                 le32(spent.sequence),
-                spent.issuance.serialize() if spent.issuance else b"",
+                _issuance(spent),
                 outputs,
                 proofs,
                 le32(tx.locktime),
@@ -118,8 +149,9 @@ def segwit_v0_sighash(
 
 
 def _v0_output_hashes(
-    tx: Transaction, index: int, base: int, cache: SighashCache, with_proofs: int
+    index: int, base: int, with_proofs: bool, cache: SighashCache
 ) -> tuple[bytes, bytes]:
+    tx = cache.tx
     if base == SIGHASH_SINGLE and index < len(tx.outputs):
         outputs = sha256d(tx.outputs[index].serialize())
         proofs = sha256d(_proofs(tx.output_witnesses[index])) if with_proofs else b""
@@ -133,7 +165,13 @@ def _v0_output_hashes(
 
 
 def legacy_sighash(
-    tx: Transaction, index: int, script_code: bytes, hash_type: int, *, rangeproof: bool
+    tx: Transaction,
+    index: int,
+    script_code: bytes,
+    hash_type: int,
+    *,
+    rangeproof: bool,
+    cache: SighashCache | None = None,
 ) -> bytes:
     """The 32 bytes a signature of a bare or P2SH input `index` signs.
 
@@ -141,16 +179,19 @@ def legacy_sighash(
         script_code: the script from the last executed OP_CODESEPARATOR on, signatures removed.
         hash_type: the whole byte behind the signature.
         rangeproof: whether bit 0x40 of the type has its meaning (script flag).
+        cache: shared parts of this transaction.
     """
+    cache = cache or SighashCache(tx)
     base = hash_type & BASE_TYPE_MASK
     if base == SIGHASH_SINGLE and index >= len(tx.outputs):
         return SINGLE_WITHOUT_OUTPUT
+    with_proofs = bool(rangeproof and hash_type & SIGHASH_RANGEPROOF)
     return sha256d(
         b"".join(
             (
                 le32(tx.version),
-                _legacy_inputs(tx, index, script_code, hash_type),
-                _legacy_outputs(tx, index, base, bool(rangeproof and hash_type & 0x40)),
+                _legacy_inputs(index, script_code, hash_type, cache),
+                _legacy_outputs(index, base, with_proofs, cache),
                 le32(tx.locktime),
                 le32(hash_type),
             )
@@ -158,37 +199,31 @@ def legacy_sighash(
     )
 
 
-def _legacy_inputs(tx: Transaction, index: int, script_code: bytes, hash_type: int) -> bytes:
+def _legacy_inputs(index: int, script_code: bytes, hash_type: int, cache: SighashCache) -> bytes:
+    item = cache.tx.inputs[index]
+    code = vec(remove_code_separators(script_code))
+    signed = item.prevout.serialize() + code + le32(item.sequence) + _issuance(item)
+    if hash_type & SIGHASH_ANYONECANPAY:
+        return b"\x01" + signed
     keeps_sequences = hash_type & BASE_TYPE_MASK not in (SIGHASH_NONE, SIGHASH_SINGLE)
-    only_this = bool(hash_type & SIGHASH_ANYONECANPAY)
-    pieces = [compact_size(1 if only_this else len(tx.inputs))]
-    for position, item in enumerate(tx.inputs):
-        signed = position == index
-        if only_this and not signed:
-            continue
-        pieces.append(item.prevout.serialize())
-        pieces.append(vec(remove_code_separators(script_code)) if signed else b"\0")
-        pieces.append(le32(item.sequence if signed or keeps_sequences else 0))
-        if item.issuance is not None:
-            pieces.append(item.issuance.serialize())
-    return b"".join(pieces)
+    others, starts = cache.unsigned_inputs(with_sequences=keeps_sequences)
+    before, behind = others[: starts[index]], others[starts[index + 1] :]
+    return compact_size(len(cache.tx.inputs)) + before + signed + behind
 
 
-def _legacy_outputs(tx: Transaction, index: int, base: int, with_proofs: bool) -> bytes:
-    count = len(tx.outputs)
+def _legacy_outputs(index: int, base: int, with_proofs: bool, cache: SighashCache) -> bytes:
+    tx = cache.tx
     if base == SIGHASH_NONE:
-        count = 0
-    elif base == SIGHASH_SINGLE:
-        count = index + 1
-    pieces = [compact_size(count)]
-    for position in range(count):
-        if base == SIGHASH_SINGLE and position != index:
-            pieces.append(_NULL_OUTPUT)
-            continue
-        pieces.append(tx.outputs[position].serialize())
-        if with_proofs:
-            pieces.append(_proofs(tx.output_witnesses[position]))
-    return b"".join(pieces)
+        return b"\0"
+    if base == SIGHASH_SINGLE:
+        proofs = _proofs(tx.output_witnesses[index]) if with_proofs else b""
+        own = tx.outputs[index].serialize() + proofs
+        return compact_size(index + 1) + _NULL_OUTPUT * index + own
+    if not with_proofs:
+        return compact_size(len(tx.outputs)) + cache.all_outputs
+    pairs = zip(tx.outputs, tx.output_witnesses, strict=True)
+    pieces = [output.serialize() + _proofs(witness) for output, witness in pairs]
+    return compact_size(len(tx.outputs)) + b"".join(pieces)
 
 
 def remove_code_separators(script: bytes) -> bytes:
@@ -208,5 +243,5 @@ def _proofs(witness: OutputWitness) -> bytes:
     return vec(witness.range_proof) + vec(witness.surjection_proof)
 
 
-def _issuance_or_zero(item: TxIn) -> bytes:
-    return item.issuance.serialize() if item.issuance is not None else b"\0"
+def _issuance(item: TxIn) -> bytes:
+    return item.issuance.serialize() if item.issuance is not None else b""

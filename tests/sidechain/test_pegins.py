@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidechain.crypto.keys import public_key, tweak_add_secret
@@ -302,3 +302,21 @@ def test_recorded_claims_say_what_was_deposited() -> None:
         assert claim.value_sats == deposit["amount_sat"]
         assert claim.claim_script.hex() == deposit["claim_script"]
         assert claim.parent_tx.stripped.hex() == deposit["raw_tx_stripped"]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_damaged_witness_is_refused_and_nothing_worse(data: st.DataObject) -> None:
+    items, prevout, pairs = _first()
+    place = data.draw(st.integers(0, 5))
+    position = data.draw(st.integers(0, len(items[place]) - 1))
+    tail = items[place][position + 1 :]
+    damaged = items[place][:position] + data.draw(st.binary(max_size=3)) + tail
+    changed = [damaged if n == place else item for n, item in enumerate(items)]
+    try:
+        claim = check_pegin(changed, prevout, recorded_params(), pairs, None)
+    except InvalidTransaction as fault:
+        assert fault.reason == "bad-pegin-witness"
+    else:
+        assert claim.value_sats == parse_pegin(items).value_sats
+        assert claim.claim_script == items[3]

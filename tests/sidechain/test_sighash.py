@@ -123,6 +123,8 @@ def test_cache_changes_nothing() -> None:
             args = (tx, index, CODE, VALUE, kind)
             with_cache = segwit_v0_sighash(*args, rangeproof=True, cache=cache)
             assert with_cache == segwit_v0_sighash(*args, rangeproof=True)
+            legacy = legacy_sighash(tx, index, CODE, kind, rangeproof=True, cache=cache)
+            assert legacy == legacy_sighash(tx, index, CODE, kind, rangeproof=True)
 
 
 def test_code_separators_are_removed_at_opcode_boundaries_only() -> None:
@@ -139,3 +141,15 @@ def test_reference_legacy_hashes_agree() -> None:
         tx = CTransaction.deserialize(bytes.fromhex(row[0]))
         digest = bitcoin_legacy_sighash(tx, row[2], bytes.fromhex(row[1]), row[3])
         assert digest[::-1].hex() == row[4]
+
+
+def test_many_legacy_inputs_are_hashed_without_serializing_each_again() -> None:
+    inputs = [TxIn(OutPoint(n.to_bytes(32, "big"), n), b"", n) for n in range(600)]
+    tx = Transaction.build(inputs=inputs, outputs=_example().outputs)
+    cache = SighashCache(tx)
+    digests = {
+        legacy_sighash(tx, index, CODE, 1, rangeproof=True, cache=cache) for index in range(600)
+    }
+    assert len(digests) == 600
+    serialized, starts = cache.unsigned_inputs(with_sequences=True)
+    assert (len(starts), starts[-1]) == (601, len(serialized))

@@ -12,7 +12,7 @@ from sidechain.primitives.encoding import compact_size
 from sidechain.primitives.transaction import Transaction, TxOut
 from sidechain.script.faults import ScriptFault
 from sidechain.script.flags import CONSENSUS_FLAGS
-from sidechain.script.interpreter import run_input
+from sidechain.script.interpreter import run_input, verify_input
 from sidechain.script.script import ScriptKind, classify
 from sidechain.validation.amounts import CONFIDENTIAL_UNSUPPORTED
 from sidechain.validation.coins import Coin
@@ -223,3 +223,37 @@ def test_recorded_invalid_transactions_in_a_block_get_the_recorded_verdict(
             print(f"  refused unjudged {len(labels)}, {reason}: {' '.join(labels)}")
     assert not wrong
     assert agreed
+
+
+def test_scripts_of_all_recorded_inputs_but_taproot_agree(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Inputs one by one, so also those of transactions whose amounts are not judged yet."""
+    accepted = taproot = 0
+    for entry in chain_json("txs_valid.json"):
+        tx = Transaction.decode(case_bytes(entry))
+        for index, coin in enumerate(_spent_coins(entry)):
+            if classify(coin.script) is ScriptKind.WITNESS_V1_TAPROOT:
+                taproot += 1
+                continue
+            run_input(tx, index, coin.output, CONSENSUS_FLAGS)
+            verify_input(tx, index, coin.output, CONSENSUS_FLAGS)
+            accepted += 1
+    refused = 0
+    for entry in chain_json("invalid_txs.json"):
+        answer = (entry["block"] or {}).get("submitblock")
+        if not str(answer).startswith("mandatory-script-verify-flag-failed"):
+            continue
+        tx = Transaction.decode(case_bytes(entry))
+        coins = _spent_coins(entry)
+        if ScriptKind.WITNESS_V1_TAPROOT in {classify(coin.script) for coin in coins}:
+            continue
+        with pytest.raises(InvalidTransaction) as caught:
+            check_scripts(tx, coins, CONSENSUS_FLAGS)
+        assert caught.value.reason == answer, entry["label"]
+        refused += 1
+    with capsys.disabled():
+        print(f"\nscripts: {accepted} inputs accepted, {taproot} taproot inputs skipped", end="")
+        print(f", {refused} transactions refused with the recorded text")
+    assert accepted
+    assert refused
