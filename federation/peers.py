@@ -15,7 +15,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from federation import tls
 from federation.frames import KIND_HELLO, PROTOCOL_VERSION, FrameError, Hello, encode_frame
@@ -248,10 +248,12 @@ class PeerNetwork:
                     continue
                 if len(self._greeting) >= self._options.handshakes_max:
                     next(iter(self._greeting)).cancel()  # the oldest that has not said hello
+                    self._refuse("too many at once")
                 task = self._start(self._serve(connection, context, lower))
-                # Also when the task is cancelled before its first step.
-                task.add_done_callback(partial(_close_socket, connection))
+                # Callbacks run also when the task is cancelled before its first step.
                 self._greeting[task] = None
+                task.add_done_callback(self._forget_greeting)
+                task.add_done_callback(partial(_close_socket, connection))
 
     async def _serve(
         self, connection: socket.socket, context: ssl.SSLContext, lower: Mapping[int, bytes]
@@ -269,7 +271,7 @@ class PeerNetwork:
                 ssl_shutdown_timeout=self._options.shutdown_timeout_ms / 1000,
             )
         except OSError as error:
-            self._refuse(_handshake_failure(error))
+            self._refuse(tls.handshake_failure(error))
             return
         writer = asyncio.StreamWriter(transport, protocol, reader, loop)
         await self._run_link(reader, writer, lower)
@@ -290,9 +292,9 @@ class PeerNetwork:
                         ssl_shutdown_timeout=options.shutdown_timeout_ms / 1000,
                     )
             except OSError as error:  # a time-out is one too
-                self._last_end[peer.index] = _handshake_failure(error)
+                self._last_end[peer.index] = tls.handshake_failure(error)
                 if isinstance(error, ssl.SSLError):
-                    self._refuse(_handshake_failure(error), member=peer.index)
+                    self._refuse(tls.handshake_failure(error), member=peer.index)
             else:
                 pinned = {peer.index: self._pinned[peer.index]}
                 if await self._run_link(reader, writer, pinned):
@@ -437,7 +439,10 @@ class PeerNetwork:
     def _settle_greeting(self) -> None:
         task = asyncio.current_task()
         if task is not None:
-            self._greeting.pop(task, None)
+            self._forget_greeting(task)
+
+    def _forget_greeting(self, task: "asyncio.Task[Any]") -> None:
+        self._greeting.pop(task, None)
 
     def _frame_fault(self, link: Link | None, error: FrameError) -> None:
         if link is None:
@@ -477,14 +482,6 @@ class PeerNetwork:
 
 def _close_socket(connection: socket.socket, _: "asyncio.Task[None]") -> None:
     connection.close()
-
-
-def _handshake_failure(error: OSError) -> str:
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return "certificate is not pinned"
-    if isinstance(error, ssl.SSLError):
-        return f"handshake: {error.reason or 'failed'}"
-    return "handshake: connection lost"
 
 
 async def _close(writer: asyncio.StreamWriter, timeout_ms: int) -> None:

@@ -78,6 +78,15 @@ def pinned_member(connection: ssl.SSLObject | ssl.SSLSocket, pinned: Mapping[int
     raise LinkRefused("certificate is not pinned")
 
 
+def handshake_failure(error: OSError) -> str:
+    """Why a connection did not come about, in words fit for counting and for `status`."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return "certificate is not pinned"
+    if isinstance(error, ssl.SSLError):
+        return f"handshake: {error.reason or 'failed'}"
+    return "handshake: connection lost"
+
+
 def _context(
     protocol: int, certificate: Path, key: Path, pinned: Mapping[int, bytes]
 ) -> ssl.SSLContext:

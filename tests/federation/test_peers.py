@@ -538,6 +538,12 @@ async def test_connections_when_too_many_wait_then_the_oldest_goes(run: Any) -> 
             await home.start(0)
             await node.until(lambda: node.network.connected == {0})
             await is_hung_up(idle[0][0])
+            for _ in range(30):
+                await stack.enter_async_context(raw_link(node, None))
+            await node.until(lambda: node.network.refused_connections > 0)
+            assert len(node.network._greeting) <= 5
+            home.nodes[-1].network.send(1, STATUS, b"still served")
+            assert await node.next_frame() == (0, STATUS, b"still served")
 
     await run(body)
 
