@@ -9,7 +9,7 @@ Source: N23, peg:V5.
 import os
 from pathlib import Path
 
-from peg.records import Record, decode_record
+from peg.records import OpenRecord, Record, decode_record
 from sidechain.crypto.hashes import sha256
 from sidechain.errors import InvalidEncoding
 
@@ -71,6 +71,10 @@ class Approvals:
             except InvalidEncoding:
                 continue
         return tuple(record for _, record in sorted(found, key=lambda item: item[0]))
+
+    def open_records(self) -> tuple[OpenRecord, ...]:
+        """Approved OPEN records."""
+        return tuple(record for record in self.records() if isinstance(record, OpenRecord))
 
     def _read(self, name: str) -> bytes | None:
         try:

@@ -48,17 +48,13 @@ class Claim:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClaimFacts:
-    """A voter's own view of a deposit, fetched before judging.
+    """What a voter's own node says of a deposit.
 
     Attributes:
-        height: of the deposit's block; None when it is not on the own best chain.
-        confirmations: of that block.
-        txids: of the full block.
+        txids: of the full block its proof names.
         unspent: the output is in the own UTXO set at the tip.
     """
 
-    height: int | None
-    confirmations: int
     txids: tuple[bytes, ...]
     unspent: bool
 
@@ -110,26 +106,8 @@ def check_distinct(claims: Iterable[Claim]) -> None:
         seen.add(claim.outpoint)
 
 
-def judge_claim(
-    claim: Claim,
-    facts: ClaimFacts,
-    commitment: Commitment,
-    parameters: PegParameters,
-    *,
-    csv: int,
-) -> Verdict:
-    """The eventual rules of one claim and C7, for one voter, now.
-
-    Args:
-        commitment: of the block that carries the claim.
-        csv: the lock of the deposit's own script.
-    Source: peg:C1 (depth), C2, C3, C6, C7.
-    """
-    reason = place_reason(
-        claim, facts.height, facts.confirmations, commitment, parameters, csv=csv
-    )
-    if reason:
-        return not_yet(reason)
+def judge_claim(claim: Claim, facts: ClaimFacts) -> Verdict:
+    """C3 and C7 of a claim whose place is right, for one voter, now."""
     proved = claim.outpoint.txid in facts.txids and len(facts.txids) == claim.tx_count
     if not proved or claim.stripped_bytes == FORGEABLE_TX_BYTES:
         return not_yet("C3: deposit is not a transaction of its block")

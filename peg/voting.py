@@ -42,7 +42,7 @@ from peg.ledger import BlockSource, PegLedger
 from peg.parameters import InsaneParameters, PegParameters, check_fedpeg_program
 from peg.parent_view import ParentView
 from peg.records import OpenRecord, PauseRecord, Record, encode_record, record_script
-from sidechain.errors import Invalid, InvalidBlock, Stalled, Unavailable
+from sidechain.errors import Invalid, InvalidBlock, Unavailable
 from sidechain.params import ChainParams
 from sidechain.primitives.block import Block
 from sidechain.primitives.transaction import OutPoint, Transaction
@@ -183,41 +183,52 @@ class PegVoting:
             return False
         return not planned.repeats(self._ledger.history.previous_commitment)
 
-    async def ripe_transactions(
-        self, transactions: Sequence[Transaction], commitment: Commitment
-    ) -> list[Transaction]:
-        """Leave out of a template every claim that would fail, and what spends it.
+    def carries_work(self, block: Block) -> bool:
+        """Whether a block on the tip holds a record or a newer commitment (N17)."""
+        coinbase = read_coinbase(block.transactions[0], self._chain.pegged_asset)
+        previous = self._ledger.history.previous_commitment
+        return bool(coinbase.records) or not coinbase.commitment.repeats(previous)
 
-        Args:
-            transactions: in the order of the block, parents first.
-            commitment: of the block planned.
-        """
-        left_out: set[bytes] = set()
-        kept: list[Transaction] = []
-        for transaction in transactions:
-            orphan = any(txin.prevout.txid in left_out for txin in transaction.inputs)
-            if orphan or not await self.is_ripe(transaction, commitment):
-                left_out.add(transaction.txid)
-            else:
-                kept.append(transaction)
-        return kept
+    def is_minimal(self, block: Block) -> bool:
+        """Whether a block on the tip is the minimal block of N9."""
+        coinbase = read_coinbase(block.transactions[0], self._chain.pegged_asset)
+        plain = len(block.transactions) == 1 and block.header.proposed.kind == 0
+        records = all(isinstance(record, PauseRecord) for record in coinbase.records)
+        repeated = coinbase.commitment.repeats(self._ledger.history.previous_commitment)
+        return plain and records and repeated
 
-    async def is_ripe(self, transaction: Transaction, commitment: Commitment) -> bool:
-        """Whether all peg-ins of a transaction would pass under a commitment, by the own view."""
-        if not any(txin.is_pegin for txin in transaction.inputs):
-            return True
+    def claim_place_reason(self, claim: Claim, commitment: Commitment) -> str:
+        """Why a claim does not fit under a planned commitment, by the own view (C2, C4, C6, C8)."""
         if not self._sees_bitcoin():
-            return False
+            return "own Bitcoin node does not answer"
         try:
-            claims = read_claims([transaction])
-            for claim in claims:
-                check_claim(claim, self._parameters, fed_programs=self._ledger.fed_programs)
-                verdict = await self._judge_claim(claim, commitment)
-                if not (verdict.eventual and verdict.policy):
-                    return False
-        except (Invalid, Unavailable, BitcoindError):
-            return False
-        return True
+            check_claim(claim, self._parameters, fed_programs=self._ledger.fed_programs)
+        except InvalidBlock as error:
+            return str(error)
+        view = self._node.view
+        return place_reason(
+            claim,
+            view.height_of(claim.block_hash),
+            view.depth(claim.block_hash),
+            commitment,
+            self._parameters,
+            csv=self._claim_csv(claim),
+        )
+
+    async def is_proved_and_unspent(self, claim: Claim) -> bool:
+        """C3 and C7 by the own node.
+
+        Raises:
+            Unavailable, BitcoindError: the node did not answer.
+        """
+        block = await self._ledger.blocks.get(claim.block_hash)
+        output = await self._node.client.tx_out(claim.outpoint, False)
+        facts = ClaimFacts(
+            txids=tuple(transaction.txid for transaction in block.transactions),
+            unspent=output is not None,
+        )
+        verdict = judge_claim(claim, facts)
+        return verdict.eventual and verdict.policy
 
     # ---- judging ----
 
@@ -280,22 +291,6 @@ class PegVoting:
             facts = self._known(hashes)
         return facts
 
-    async def check_ripe(self, transaction: Transaction) -> None:
-        """Whether a member takes a claim into its mempool: as if it were in the next block.
-
-        Raises:
-            InvalidTransaction, InvalidBlock: C4, C8 or the witness.
-            Stalled: too shallow, too old or spent, in the member's own view.
-        """
-        if not any(txin.is_pegin for txin in transaction.inputs):
-            return
-        commitment = self.plan_commitment(self._ledger.history.height + 1)
-        for claim in read_claims([transaction]):
-            check_claim(claim, self._parameters, fed_programs=self._ledger.fed_programs)
-            verdict = await self._judge_claim(claim, commitment)
-            if not (verdict.eventual and verdict.policy):
-                raise Stalled(verdict.reason)
-
     async def _judge(self, coinbase: CoinbasePeg, claims: Sequence[Claim]) -> Verdict:
         previous = self._ledger.history.previous_commitment
         commitment = coinbase.commitment
@@ -326,23 +321,24 @@ class PegVoting:
         )
 
     async def _judge_claim(self, claim: Claim, commitment: Commitment) -> Verdict:
-        view = self._node.view
-        height = view.height_of(claim.block_hash)
-        csv = coin_script(self._script, claim.claim_script).csv
-        depth = view.depth(claim.block_hash)
-        reason = place_reason(claim, height, depth, commitment, self._parameters, csv=csv)
+        reason = self.claim_place_reason(claim, commitment)
         if reason:
             return not_yet(reason)
         block = await self._ledger.blocks.get(claim.block_hash)
         output = await self._node.client.tx_out(claim.outpoint, False)
         # Looked up again: the chain may have moved while the node was asked.
+        reason = self.claim_place_reason(claim, commitment)
+        if reason:
+            return not_yet(reason)
         facts = ClaimFacts(
-            height=view.height_of(claim.block_hash),
-            confirmations=view.depth(claim.block_hash),
             txids=tuple(transaction.txid for transaction in block.transactions),
             unspent=output is not None,
         )
-        return judge_claim(claim, facts, commitment, self._parameters, csv=csv)
+        return judge_claim(claim, facts)
+
+    def _claim_csv(self, claim: Claim) -> int:
+        """The lock of the deposit's own script."""
+        return coin_script(self._script, claim.claim_script).csv
 
     async def _judge_record(self, record: Record) -> Verdict:
         if not isinstance(record, OpenRecord):

@@ -1,0 +1,476 @@
+"""The peg of one member: follows both chains, helps to propose and judge, signs, sends, answers.
+
+The node feeds it final blocks, parent changes and peg frames, and runs `run` as one task; that task
+alone asks Bitcoin, moves the state and signs. Everything the node calls besides returns at once or
+is awaited by the caller.
+
+Source: peg:4, peg:5, N7-N9, N15, N17, N23, N24.
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from peg.approvals import Approvals
+from peg.bitcoind import BitcoindError
+from peg.broadcasts import Broadcasts, SendingNode, SignedVersion
+from peg.claim_checks import ClaimChecks
+from peg.digests import DigestWatch
+from peg.fedscript import FedScript
+from peg.ledger import PegLedger
+from peg.parameters import PegParameters
+from peg.parent_view import ParentView
+from peg.reports import PegReports
+from peg.reserves import Halt
+from peg.sessions import BatchSigner, MemberSessions, PegJournal, decode_entry, refusal
+from peg.signing import (
+    KIND_PEGSIG,
+    KIND_PEGSTATE,
+    KIND_PEGWANT,
+    PegState,
+    PegWant,
+    SigningSession,
+    decode_pegsig,
+    decode_pegstate,
+    decode_pegwant,
+    open_frame,
+)
+from peg.state import LANE, PegView
+from peg.status import hash_hex
+from peg.trial_spend import build_trial_spend
+from peg.voting import FrozenParentFacts, OwnNode, PegVoting, VotingNode
+from sidechain.errors import InvalidEncoding, PeerFault, Unavailable
+from sidechain.params import ChainParams
+from sidechain.primitives.block import Block
+from sidechain.primitives.transaction import OutPoint, Transaction
+
+__all__ = ["BatchSigner", "MemberLink", "PegJournal", "PegPorts", "PegService", "PegSetup"]
+
+TICK_MS = 1_000
+LOOK_AGAIN_MS = 300
+
+
+class MemberLink(Protocol):
+    """Sends frames to other members. Met by `federation.peers`."""
+
+    def send(self, member: int, kind: int, body: bytes) -> object:
+        """Queue a frame for one member."""
+        ...
+
+    def broadcast(self, kind: int, body: bytes) -> object:
+        """Queue a frame for all connected members."""
+        ...
+
+
+class PegNode(VotingNode, SendingNode, Protocol):
+    """What the peg asks of the member's own Bitcoin node. Met by `peg.bitcoind`."""
+
+
+class EventLog(Protocol):
+    """The part of a structlog logger that is used here."""
+
+    def info(self, event: str, **facts: object) -> object:
+        """Something happened."""
+
+    def warning(self, event: str, **facts: object) -> object:
+        """Something a person may want to look at."""
+
+    def error(self, event: str, **facts: object) -> object:
+        """Something a person has to look at."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PegSetup:
+    """What a member knows from the federation file.
+
+    Attributes:
+        script: the plain fedpegscript.
+        parameter_hash: of the federation file (N2), which block 1 carries.
+        member: own index.
+        block_keys: all members' block keys, 33 bytes each, in member order.
+        approvals_folder: where operator approvals are (N23).
+    """
+
+    chain: ChainParams
+    parameters: PegParameters
+    script: FedScript
+    parameter_hash: bytes
+    member: int
+    block_keys: tuple[bytes, ...]
+    approvals_folder: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PegPorts:
+    """What the shell passes in.
+
+    Attributes:
+        view: the own best chain, kept by the watcher.
+        is_healthy: whether the Bitcoin node answered last time.
+        poke: has the watcher ask the node now.
+        signer: raises Unavailable when it refuses now.
+        journal_bodies: bodies of the share records read at start, oldest first.
+    """
+
+    client: PegNode
+    view: ParentView
+    is_healthy: Callable[[], bool]
+    poke: Callable[[], None]
+    signer: BatchSigner
+    link: MemberLink
+    journal: PegJournal
+    journal_bodies: Sequence[bytes]
+    log: EventLog
+
+
+class PegService:
+    """One member's peg. `run` is its task; see the module for who may call what."""
+
+    def __init__(self, setup: PegSetup, ports: PegPorts) -> None:
+        """Build the parts; nothing is read or sent yet."""
+        self._setup = setup
+        self._ports = ports
+        self._approvals = Approvals(setup.approvals_folder)
+        self.ledger = PegLedger(
+            setup.chain, setup.parameters, setup.script, source=ports.client, parent=ports.view
+        )
+        self._broadcasts = Broadcasts(ports.client)
+        self._node = OwnNode(
+            client=ports.client,
+            view=ports.view,
+            is_healthy=ports.is_healthy,
+            look_again=self._look_again,
+        )
+        self.voting = PegVoting(
+            chain=setup.chain,
+            parameters=setup.parameters,
+            script=setup.script,
+            parameter_hash=setup.parameter_hash,
+            node=self._node,
+            ledger=self.ledger,
+            approvals=self._approvals,
+        )
+        self._claims = ClaimChecks(self.voting, ports.view)
+        self._sessions = MemberSessions(
+            member=setup.member,
+            script=setup.script,
+            signer=ports.signer,
+            journal=ports.journal,
+            entries=[decode_entry(body) for body in ports.journal_bodies],
+        )
+        self.reports = PegReports(
+            chain=setup.chain,
+            parameters=setup.parameters,
+            script=setup.script,
+            ledger=self.ledger,
+            parent=ports.view,
+            broadcasts=self._broadcasts,
+        )
+        self._digests = DigestWatch(setup.parameters.byzantine_tolerated)
+        self._wake = asyncio.Event()
+        self._news = asyncio.Event()
+        self._parent_moved = True
+        self._announced = 0
+        self._waiting_since: tuple[OutPoint, int, int] | None = None
+        self._said: OrderedDict[str, str] = OrderedDict()
+
+    # ---- fed by the node ----
+
+    def load(self, blocks: Iterable[Block]) -> None:
+        """Fold the final blocks on disk, from block 1, before `run` starts."""
+        for block in blocks:
+            self.ledger.apply(block)
+
+    def on_final_block(self, block: Block) -> None:
+        """Fold a block that became final; call once per block, in order, right after connect."""
+        self.ledger.apply(block)
+        self._wake.set()
+
+    def on_parent_change(self) -> None:
+        """The watcher's view moved."""
+        self._parent_moved = True
+        self._news.set()
+        self._wake.set()
+
+    def on_frame(self, kind: int, member: int, frame: bytes) -> None:
+        """Take a frame of kind 20 to 22 from an authenticated member.
+
+        Kinds 18, 19 and 23 (records, covenant registrations, reserves signatures) belong to later
+        stages; their signature is checked and they are dropped.
+
+        Args:
+            frame: body with its 64-byte signature.
+        Raises:
+            PeerFault: malformed, wrongly signed, or a batch signature that does not verify.
+        """
+        key = self._setup.block_keys[member][1:]
+        body = open_frame(
+            self._setup.chain.genesis_hash, kind, frame, member=member, block_key=key
+        )
+        try:
+            match kind:
+                case 20:
+                    self._sessions.receive(member, decode_pegsig(body), frame)
+                    self._wake.set()
+                case 21:
+                    share = self._sessions.wants(decode_pegwant(body))
+                    if share is not None:
+                        self._send(KIND_PEGSIG, share.encode(), member)
+                case 22:
+                    state = decode_pegstate(body)
+                    if not self._digests.hear(member, state.height, state.digest):
+                        self._ports.log.error(
+                            "peg state differs", member=member, height=state.height
+                        )
+                case _:
+                    pass
+        except InvalidEncoding as error:
+            raise PeerFault(member, frame, f"peg frame {kind}: {error}") from error
+
+    def approve_record(self, data: bytes) -> str:
+        """Remember the operator's approval of a record, or of a RESET to a block hash.
+
+        Raises:
+            InvalidEncoding: neither a record nor 32 bytes.
+        """
+        name = self._approvals.approve(data)
+        self._parent_moved = True
+        self._wake.set()
+        return name
+
+    # ---- proposing and judging (PegPort of federation.production) ----
+
+    def plan_coinbase(self, height: int, *, minimal: bool) -> list[bytes] | None:
+        """Coinbase scripts for an own proposal; None while block 1 cannot be planned."""
+        try:
+            return self.voting.plan_coinbase(height, minimal=minimal)
+        except Unavailable:
+            return None
+
+    def is_due(self) -> bool:
+        """Whether a newer commitment or a record could go into the next block (N17, N35)."""
+        return self.voting.is_commitment_due(self.ledger.history.height + 1)
+
+    def carries_work(self, block: Block) -> bool:
+        """Whether a block holds a record or a newer commitment than the last final one (N17)."""
+        return self.voting.carries_work(block)
+
+    def is_minimal(self, block: Block) -> bool:
+        """Whether it is the minimal block of N9."""
+        return self.voting.is_minimal(block)
+
+    def claim_is_ripe(self, tx: Transaction) -> bool:
+        """Whether the claims of a transaction can go into a block now (C2, C4, C6, C7).
+
+        A claim seen for the first time is not ripe until `run` has asked Bitcoin about it.
+        """
+        ripe = self._claims.is_ripe(tx, self.ledger.history.height + 1)
+        if self._claims.has_questions:
+            self._wake.set()
+        return ripe
+
+    def check_objective(self, block: Block) -> None:
+        """The peg's objective rules; raises InvalidBlock."""
+        self.voting.check_objective(block)
+
+    async def check_eventual_and_policy(self, block: Block) -> tuple[bool, bool, str]:
+        """The peg's other rules now: (eventual, policy, reason)."""
+        verdict = await self.voting.check_eventual_and_policy(block)
+        return verdict.eventual, verdict.policy, verdict.reason
+
+    async def parent_facts_for(
+        self, subject: Transaction | Block
+    ) -> FrozenParentFacts:
+        """Frozen answers for the depth checks of sidechain.validation.pegins."""
+        transactions = subject.transactions if isinstance(subject, Block) else (subject,)
+        return await self.voting.parent_facts(transactions)
+
+    # ---- the task ----
+
+    async def run(self) -> None:
+        """Follow, sign and send until cancelled. What stops the process comes out of here:
+        InvariantError, and what journal or signer raise when their disk refuses."""
+        while True:
+            await self.run_once()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(TICK_MS / 1000):
+                    await self._wake.wait()
+
+    async def run_once(self) -> None:
+        """One turn of `run`: everything that can be done now. A node that does not answer is
+        noted and asked again at the next turn."""
+        self._wake.clear()
+        moved, self._parent_moved = self._parent_moved, False
+        try:
+            if moved:
+                await self.voting.refresh()
+            await self._claims.ask()
+            await self.ledger.advance(self._on_view)
+            self._announce()
+            await self._sign_and_send()
+            if moved:
+                await self._rebroadcast()
+            self._say("peg waits", "")
+        except (Unavailable, BitcoindError) as error:
+            self._parent_moved = self._parent_moved or moved
+            self._say("peg waits", str(error))
+
+    async def sign_trial_spend(self, outpoint: OutPoint) -> tuple[bytes, bytes]:
+        """Sign the trial spend (P2) of a FED output paid for that purpose.
+
+        Returns:
+            The unsigned transaction and this member's signature (DER with hash type).
+        Raises:
+            Unavailable: the output is unknown, spent, or the node does not answer.
+            InvalidEncoding: not a FED output, too small, or a coin or anchor of the lane.
+        """
+        output = await self._ports.client.tx_out(outpoint, True)
+        if output is None:
+            raise Unavailable("output is unknown or spent")
+        if output.script != self._setup.script.program:
+            raise InvalidEncoding("trial spend", "output does not pay FED")
+        anchors = {record.anchor for record in self._approvals.open_records()}
+        view = self.ledger.view
+        coins = {coin.outpoint for coin in view.coins} if view is not None else set()
+        if outpoint in anchors | coins or outpoint == self._opened():
+            raise InvalidEncoding("trial spend", "never of an anchor or a coin")
+        trial = build_trial_spend(
+            outpoint, output.value_sats, self._setup.parameters, self._setup.script
+        )
+        return trial.unsigned, self._ports.signer.sign_parent_input(trial.digest) + b"\x01"
+
+    # ---- parts of a turn ----
+
+    def _on_view(self, view: PegView) -> None:
+        self._digests.compute(view.height, view.digest)
+        self._say("peg halts", ", ".join(view.halts))
+
+    def _announce(self) -> None:
+        """PEGSTATE once per height, only for the newest."""
+        view = self.ledger.view
+        if view is None or view.height <= self._announced:
+            return
+        self._announced = view.height
+        self._send(KIND_PEGSTATE, PegState(view.height, view.digest).encode())
+
+    async def _sign_and_send(self) -> None:
+        view = self.ledger.view
+        batch = view.open_batch if view is not None else None
+        if view is None or batch is None or not batch.versions:
+            return
+        session = self._sessions.open(batch, batch.versions[-1])
+        for member, share, frame in self._sessions.take_early(session):
+            try:
+                session.add(member, share, frame)
+            except PeerFault as fault:
+                self._ports.log.error("peg share is wrong", member=member, reason=fault.message)
+        self._sign(view, session)
+        if session.is_complete:
+            await self._send_batch(session)
+        else:
+            self._ask_for_shares(view, session)
+
+    def _sign(self, view: PegView, session: SigningSession) -> None:
+        """R0 to R8, then the journal, then the share; nothing suspends in between."""
+        if session.share(self._setup.member) is not None:
+            return
+        on_best_chain = self._ports.is_healthy() and self._ports.view.is_active(
+            view.totals.commitment.block_hash
+        )
+        reason = refusal(
+            view,
+            self.ledger.history,
+            self._sessions.entry(session.batch.anchor),
+            on_best_chain=on_best_chain,
+        )
+        if not reason and self._digests.too_many_differ:
+            reason = "P33: more than f_s members have another state"
+        self._say("peg does not sign", reason)
+        if reason:
+            return
+        share = self._sessions.sign(session, view)
+        self._ports.log.info(
+            "peg batch signed",
+            index=session.batch.index,
+            version=session.version.version,
+            txid=hash_hex(session.version.txid),
+        )
+        self._send(KIND_PEGSIG, share.encode())
+
+    def _ask_for_shares(self, view: PegView, session: SigningSession) -> None:
+        """PEGWANT when a session stays incomplete for a turn or over a new block."""
+        key = (session.batch.anchor, session.version.version, view.height)
+        if self._waiting_since is not None and self._waiting_since[:2] == key[:2]:
+            self._send(KIND_PEGWANT, PegWant(session.key, session.have).encode())
+        self._waiting_since = key
+
+    async def _send_batch(self, session: SigningSession) -> None:
+        raw = session.assemble()
+        anchor = session.batch.anchor
+        if raw is None:
+            return
+        signed = SignedVersion(
+            version=session.version.version,
+            fee_sats=session.version.fee_sats,
+            txid=session.version.txid,
+            raw=raw,
+        )
+        if self._broadcasts.add(anchor, signed):
+            self._ports.log.info(
+                "peg batch assembled", index=session.batch.index, txid=hash_hex(signed.txid)
+            )
+            await self._broadcasts.send(anchor)
+            self._say_refusal(anchor)
+
+    async def _rebroadcast(self) -> None:
+        """P34: at every Bitcoin block, until what spends the anchor is D_p deep."""
+        for anchor in self._broadcasts.anchors():
+            if self._spend_depth(anchor) >= self._setup.parameters.pegin_depth:
+                self._broadcasts.drop(anchor)
+        await self._broadcasts.send_all()
+        for anchor in self._broadcasts.anchors():
+            self._say_refusal(anchor)
+
+    def _spend_depth(self, anchor: OutPoint) -> int:
+        path = self.ledger.path
+        spend = path.spend(anchor) if path is not None else None
+        block_hash = path.hash_at(spend.height) if path is not None and spend is not None else None
+        return 0 if block_hash is None else self._ports.view.depth(block_hash)
+
+    # ---- small parts ----
+
+    async def _look_again(self) -> None:
+        self._news.clear()
+        self._ports.poke()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LOOK_AGAIN_MS / 1000):
+                await self._news.wait()
+
+    def _send(self, kind: int, body: bytes, member: int | None = None) -> None:
+        frame = body + self._ports.signer.sign_peg_frame(kind, body)
+        if member is None:
+            self._ports.link.broadcast(kind, frame)
+        else:
+            self._ports.link.send(member, kind, frame)
+
+    def _opened(self) -> OutPoint | None:
+        return self.ledger.history.opened_at(LANE, self.ledger.history.height)
+
+    def _say(self, event: str, reason: str) -> None:
+        """Log a lasting condition when it begins, changes or ends."""
+        if self._said.get(event, "") == reason:
+            return
+        self._said[event] = reason
+        if reason:
+            level = self._ports.log.error if Halt.MISMATCH in reason else self._ports.log.warning
+            level(event, reason=reason)
+        else:
+            self._ports.log.info(f"{event} no more")
+
+    def _say_refusal(self, anchor: OutPoint) -> None:
+        state = self._broadcasts.state(anchor)
+        self._say("peg batch refused by Bitcoin", "" if state is None else state.refusal)
