@@ -19,6 +19,7 @@ from aiohttp import web
 
 from sidechain.api.json_text import Encoded, decode, encode
 from sidechain.api.registry import (
+    IN_WARMUP,
     INTERNAL_ERROR,
     INVALID_REQUEST,
     METHOD_NOT_FOUND,
@@ -27,7 +28,7 @@ from sidechain.api.registry import (
     Registry,
     RpcError,
 )
-from sidechain.errors import InvariantError
+from sidechain.errors import InvariantError, Unavailable
 
 __all__ = ["Limits", "Registry", "RpcError", "RpcServer"]
 
@@ -261,6 +262,8 @@ class RpcServer:
             raise
         except TimeoutError as error:
             raise RpcError(INTERNAL_ERROR, f"{name} took too long") from error
+        except Unavailable as error:
+            raise RpcError(IN_WARMUP, str(error)) from error
         except InvariantError as error:
             self._report(error)
             raise RpcError(MISC_ERROR, f"internal error: {error}") from error

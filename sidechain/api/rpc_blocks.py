@@ -3,6 +3,7 @@
 Source: elements/interfaces.md 3, elements/peg.md 8.
 """
 
+import asyncio
 from collections.abc import Callable
 from hashlib import sha256
 from typing import Any
@@ -35,6 +36,7 @@ from sidechain.validation.dynafed import median_time_past
 
 IBD_AGE_S = 24 * 3600
 BOGO_BYTES = 50
+COINS_PER_TURN = 500
 VERIFY_BLOCKS_DEFAULT = 6
 VERIFY_BLOCKS_MAX = 1_000
 
@@ -181,16 +183,20 @@ class BlockMethods:
         tip = {"height": chain.tip_height, "hash": chain.tip_hash[::-1].hex()}
         return [tip | {"branchlen": 0, "status": "active"}]
 
-    def gettxoutsetinfo(self, hash_type: Any = "hash_serialized_3") -> dict[str, Any]:
+    async def gettxoutsetinfo(self, hash_type: Any = "hash_serialized_3") -> dict[str, Any]:
         """Count and sum of unspent outputs; the sum is of explicit amounts of every asset."""
         kind = text_argument(hash_type)
         if kind not in ("hash_serialized_3", "none"):
             raise RpcError(INVALID_PARAMETER, f"'{kind}' is not a valid hash_type")
         chain = self._chain
+        tip_height, tip_hash = chain.tip_height, chain.tip_hash
         count = bogo_bytes = total_sats = transactions = 0
         digest, last_txid = sha256(), b""
         for outpoint, coin in chain.coins():
             count += 1
+            if count % COINS_PER_TURN == 0:
+                # The coins are a snapshot; blocks may be connected meanwhile.
+                await asyncio.sleep(0)
             bogo_bytes += BOGO_BYTES + len(coin.script)
             transactions += outpoint.txid != last_txid
             last_txid = outpoint.txid
@@ -199,8 +205,8 @@ class BlockMethods:
                 place = outpoint.serialize() + le32(coin.height << 1 | coin.coinbase)
                 digest.update(place + coin.output.serialize())
         shown: dict[str, Any] = {
-            "height": chain.tip_height,
-            "bestblock": chain.tip_hash[::-1].hex(),
+            "height": tip_height,
+            "bestblock": tip_hash[::-1].hex(),
             "txouts": count,
             "bogosize": bogo_bytes,
         }

@@ -82,7 +82,7 @@ class MempoolMethods:
     def getmempoolinfo(self) -> dict[str, Any]:
         """Size and limits of the mempool."""
         pool, params = self._chain.mempool, self._chain.params
-        entries = [entry for entry in map(pool.get, pool.txids()) if entry is not None]
+        entries = pool.entries()
         floor = pool.floor_sats_per_kvb(self._unix_time_s())
         return {
             "loaded": True,
@@ -155,9 +155,10 @@ class MempoolMethods:
     def _accept(self, tx: Transaction, facts: ParentFacts | None, rate_limit: int) -> None:
         now_s = self._unix_time_s()
         try:
-            if rate_limit and self._chain.test_tx(tx, facts, now_s).fee_sats > (
-                policy.required_fee_sats(tx.vsize, rate_limit)
-            ):
+            fee_limit = policy.required_fee_sats(tx.vsize, rate_limit)
+            if rate_limit and policy.fee_sats(tx, self._chain.params) > fee_limit:
+                # Whatever else is wrong with it is said first.
+                self._chain.test_tx(tx, facts, now_s)
                 raise RpcError(
                     VERIFY_ERROR,
                     "Fee exceeds maximum configured by user (e.g. -maxtxfee, maxfeerate)",

@@ -95,6 +95,10 @@ class Mempool:
         """All transactions, oldest first."""
         return list(self._entries)
 
+    def entries(self) -> list[Entry]:
+        """All entries, oldest first; read them, but leave changes to the mempool."""
+        return list(self._entries.values())
+
     def transactions(self) -> list[Transaction]:
         """All transactions, oldest first: parents stand before their children."""
         return [entry.tx for entry in self._entries.values()]

@@ -1,9 +1,8 @@
 """Choosing transactions for a block by the fee rate of each with its ancestors. Pure."""
 
-from collections.abc import Sequence
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 
-from sidechain.mempool.pool import Entry, Mempool
+from sidechain.mempool.pool import Mempool
 from sidechain.primitives.transaction import Transaction
 from sidechain.validation.block_check import MAX_BLOCK_SIGOP_COST
 
@@ -24,23 +23,25 @@ def select(
 
 
 class _Selection:
-    """One choice of transactions, by the fee rate of each with its ancestors."""
+    """One choice. Most transactions have no relatives in the mempool: their way is short."""
 
     def __init__(self, mempool: Mempool, max_weight_wu: int, max_sigop_cost: int) -> None:
         self._mempool = mempool
         self._weight_left = max_weight_wu
         self._sigops_left = max_sigop_cost
         self._chosen: dict[bytes, Transaction] = {}
+        self._entries = {entry.tx.txid: entry for entry in mempool.entries()}
+        self._order = {txid: position for position, txid in enumerate(self._entries)}
         self._heap: list[tuple[int, int, bytes]] = []
-        self._order = {txid: position for position, txid in enumerate(mempool.txids())}
 
     def run(self) -> list[Transaction]:
         """Choose until nothing fits."""
-        for txid in self._order:
-            self._push(txid)
+        self._heap = [(self._score(txid), at, txid) for txid, at in self._order.items()]
+        heapify(self._heap)
         misses = 0
         while self._heap and misses < MAX_MISSES:
             score, _, txid = heappop(self._heap)
+            # A score is stale once an ancestor was chosen; the new one is in the heap too.
             if txid in self._chosen or score != self._score(txid):
                 continue
             if not self._take(self._package(txid)):
@@ -48,24 +49,23 @@ class _Selection:
         return list(self._chosen.values())
 
     def _package(self, txid: bytes) -> list[bytes]:
+        if not self._entries[txid].parents:
+            return [txid]
         package = self._mempool.ancestors(txid) - self._chosen.keys() | {txid}
         # Order of arrival puts parents before children.
         return sorted(package, key=self._order.__getitem__)
 
-    def _entries(self, txids: Sequence[bytes]) -> list[Entry]:
-        found = [self._mempool.get(txid) for txid in txids]
-        return [entry for entry in found if entry is not None]
-
     def _score(self, txid: bytes) -> int:
-        entries = self._entries(self._package(txid))
-        size = sum(entry.fee_vsize for entry in entries)
-        return -(sum(entry.fee_sats for entry in entries) * 10**6 // size)
-
-    def _push(self, txid: bytes) -> None:
-        heappush(self._heap, (self._score(txid), self._order[txid], txid))
+        """Fee rate of a transaction with what it still needs, negated for the heap."""
+        fee_sats = fee_vsize = 0
+        for each in self._package(txid):
+            entry = self._entries[each]
+            fee_sats += entry.fee_sats
+            fee_vsize += entry.fee_vsize
+        return -(fee_sats * 10**6 // fee_vsize)
 
     def _take(self, package: list[bytes]) -> bool:
-        entries = self._entries(package)
+        entries = [self._entries[txid] for txid in package]
         weight = sum(entry.tx.weight_wu for entry in entries)
         sigops = sum(entry.sigop_cost for entry in entries)
         if weight > self._weight_left or sigops > self._sigops_left:
@@ -75,7 +75,8 @@ class _Selection:
         touched: set[bytes] = set()
         for entry in entries:
             self._chosen[entry.tx.txid] = entry.tx
-            touched |= self._mempool.descendants(entry.tx.txid)
+            if entry.children:
+                touched |= self._mempool.descendants(entry.tx.txid)
         for txid in sorted(touched - self._chosen.keys(), key=self._order.__getitem__):
-            self._push(txid)
+            heappush(self._heap, (self._score(txid), self._order[txid], txid))
         return True

@@ -11,6 +11,8 @@ from typing import Any
 
 import aiohttp
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sidechain.api.http import Limits, Registry, RpcError, RpcServer
 from sidechain.api.json_text import coins, decode, encode, sats
@@ -301,6 +303,15 @@ def test_json_when_decimal_then_exact_and_floats_refused() -> None:
     for text in ("NaN", "[Infinity]", "1" * 50, "[" * 70 + "]" * 70):
         with pytest.raises(ValueError):
             decode(text)
+
+
+@given(st.one_of(st.binary(max_size=200), st.text(max_size=200).map(str.encode)))
+def test_json_when_hostile_then_value_error_only(data: bytes) -> None:
+    try:
+        value = decode(data)
+    except ValueError:
+        return
+    assert decode(encode(value)) == value
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from sidechain.api.rpc_blocks import BlockMethods
 from sidechain.api.script_json import add_checksum, script_asm
 from sidechain.api.transaction_json import transaction_json
 from sidechain.chain import Chain
+from sidechain.errors import Unavailable
 from sidechain.primitives.block import Block
 from sidechain.primitives.genesis import params_from_options
 from sidechain.primitives.transaction import OutPoint, Transaction
@@ -146,7 +147,7 @@ async def test_tweakfedpegscript_when_recorded_deposits_then_equal(recorded_node
         }
 
 
-def test_coin_set_when_recorded_chain_then_equal(tmp_path: Path) -> None:
+async def test_coin_set_when_recorded_chain_then_equal(tmp_path: Path) -> None:
     params = recorded_params()
     state = ChainState.open(tmp_path / "chain", params)
     expected = {entry["height"]: entry for entry in recorded("utxo.json")}
@@ -155,7 +156,7 @@ def test_coin_set_when_recorded_chain_then_equal(tmp_path: Path) -> None:
         if state.tip_height in expected:
             methods = BlockMethods(Chain(state, params), lambda: 0)
             for kind in ("hash_serialized_3", "none"):
-                got = shown(methods.gettxoutsetinfo(kind))
+                got = shown(await methods.gettxoutsetinfo(kind))
                 del got["disk_size"]
                 assert got == expected[state.tip_height][kind]
     state.close()
@@ -190,7 +191,7 @@ class Node:
     chain: Chain
     server: RpcServer
     client: RpcClient
-    facts: ParentFacts | None = None
+    facts: ParentFacts | Unavailable | None = None
     accepted: list[Transaction] = field(default_factory=list)
     stopped: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -204,6 +205,8 @@ class Node:
         async def facts_for(tx: Transaction) -> ParentFacts | None:
             assert any(txin.is_pegin for txin in tx.inputs)
             await asyncio.sleep(0)
+            if isinstance(node.facts, Unavailable):
+                raise node.facts
             return node.facts
 
         async def on_accepted(tx: Transaction) -> None:
@@ -386,6 +389,16 @@ async def test_send_when_pegin_then_facts_are_awaited(node: Node, signed: Signed
     assert (await node.call("getrawtransaction", txid, 2))["vin"][0]["prevout"]["value"] == 1
     again = signed.claim(deposit, ALICE, fee_sats=2_000).raw.hex()
     assert (await node.refused("sendrawtransaction", again)) == (-26, "pegin-already-claimed")
+
+
+async def test_send_when_parent_is_unreachable_then_retry_later(
+    node: Node, signed: SignedChain
+) -> None:
+    signed.extend()
+    claim = signed.claim(signed.deposit(ALICE.script, 10**8), ALICE)
+    node.facts = Unavailable("bitcoind does not answer")
+    code, message = await node.refused("sendrawtransaction", claim.raw.hex())
+    assert (code, message) == (-28, "bitcoind does not answer")
 
 
 async def test_coin_set_when_counted_then_matches_issue(node: Node, signed: SignedChain) -> None:
