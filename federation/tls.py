@@ -84,7 +84,11 @@ def handshake_failure(error: OSError) -> str:
         return "certificate is not pinned"
     if isinstance(error, ssl.SSLError):
         return f"handshake: {error.reason or 'failed'}"
-    return "handshake: connection lost"
+    if isinstance(error, ConnectionRefusedError):
+        return "nobody listens there"
+    if isinstance(error, TimeoutError):
+        return "no answer"
+    return "connection lost before hello"
 
 
 def _context(
