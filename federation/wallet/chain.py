@@ -4,6 +4,7 @@ A final block never changes, so following is: ask for the next height, check tha
 follows the last one, fold it. One task calls `step` again and again.
 """
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
@@ -84,7 +85,8 @@ class ChainFollower:
         hash_hex = await self._members.call("getblockhash", height)
         raw_hex = await self._members.call("getblock", hash_hex, 0)
         try:
-            block = Block.decode(bytes.fromhex(raw_hex), self._params)
+            raw = bytes.fromhex(raw_hex)
+            block = await asyncio.to_thread(Block.decode, raw, self._params)
             if block.hash != _from_shown(hash_hex):
                 raise Invalid("bad-block", "the block has another hash than asked for")
             if self.tip_height + 1 != height:

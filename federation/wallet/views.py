@@ -1,5 +1,6 @@
 """What the user is shown of peg-ins and peg-outs: stages derived from records and both chains."""
 
+import re
 from typing import Any
 
 from federation.wallet.chain import ChainFollower
@@ -14,6 +15,9 @@ from sidechain.primitives.transaction import OutPoint
 
 PAID_STATUSES = ("CONFIRMED", "SETTLED")
 """Statuses of peg-protocol section 12 that tell of a Bitcoin payment in a block."""
+
+INELIGIBLE = re.compile(r"E\d_")
+"""How the codes of burns begin that are final and never paid. Source: peg 3.4."""
 
 
 class PegViews:
@@ -134,11 +138,12 @@ class PegViews:
         `done` tells that nothing more will change.
         """
         stage, reason = self._own_stage(pegout)
-        member: dict[str, Any] | None = None
+        member: dict[str, Any] = {}
         if stage == "final":
             try:
-                member = await self._members.call("getpegout", show_outpoint(pegout.burn))
-                stage = str(member["status"]) if member and "status" in member else stage
+                found = await self._members.call("getpegout", show_outpoint(pegout.burn))
+                member = found if isinstance(found, dict) else {}
+                stage, reason = _member_stage(member)
             except (RpcError, Unavailable) as error:
                 reason = str(error)
         info = self._worker.info
@@ -147,7 +152,7 @@ class PegViews:
             "id": pegout.id,
             "wallet": pegout.wallet,
             "amount_sats": pegout.amount_sats,
-            "payout_sats": (member or {}).get("payout_sats", payout),
+            "payout_sats": member.get("payout_sats", payout),
             "address": pegout.address,
             "stage": stage,
             "done": stage == "failed" or stage.startswith(PAID_STATUSES),
@@ -155,7 +160,7 @@ class PegViews:
             "fee_sats": pegout.fee_sats,
             "height": pegout.final_height,
             "reason": reason,
-            "payout": member,
+            "payout": member or None,
         }
 
     def _own_stage(self, pegout: Pegout) -> tuple[str, str]:
@@ -169,6 +174,14 @@ class PegViews:
         if self._worker.is_accepted(txid):
             return "sent", ""
         return "created", self._worker.tx_reason(txid)
+
+
+def _member_stage(member: dict[str, Any]) -> tuple[str, str]:
+    """Stage and reason from a member's status of a final burn."""
+    status = str(member.get("status") or "final")
+    if INELIGIBLE.match(status):
+        return "failed", f"{status}: the federation never pays this burn"
+    return status, ", ".join(str(reason) for reason in member.get("reasons") or ())
 
 
 def show_outpoint(outpoint: OutPoint) -> str:

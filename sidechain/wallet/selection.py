@@ -7,6 +7,7 @@ that would cost about as much to spend as it is worth is left to the fee.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from sidechain.errors import Invalid
 from sidechain.policy import MAX_STANDARD_TX_WEIGHT_WU, required_fee_sats
@@ -98,9 +99,11 @@ def choose(
         INPUT_BASE_BYTES + INPUT_WITNESS_BYTES, rate_sats_per_kvb
     )
 
+    @cache
     def need(inputs: int, with_change: bool) -> int:
         return amount_sats + required_fee_sats(shape.vsize(inputs, with_change), rate_sats_per_kvb)
 
+    @cache
     def slack(inputs: int) -> int:
         return need(inputs, True) - need(inputs, False) + least_change
 

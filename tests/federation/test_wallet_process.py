@@ -417,6 +417,21 @@ async def test_pegout_when_burned_then_stages_follow_the_member(world: World) ->
     assert categories == ["pegin", "pegout", "pegout"]
 
 
+async def test_pegout_when_held_or_ineligible_then_the_reason_is_shown(world: World) -> None:
+    await world.rich_wallet("bob")
+    made = await world.call("pegout", "bob", BTC_ADDRESS, "0.1")
+    world.federation.make_block()
+    await world.turn()
+    answers = world.federation.pegouts
+    answers[made["burn"]] = {"status": "READY(1, 0)", "reasons": ["PAUSED", "FEE_POOL_LOW"]}
+    view = await world.call("getpegout", made["id"])
+    assert (view["stage"], view["reason"]) == ("READY(1, 0)", "PAUSED, FEE_POOL_LOW")
+    assert not view["done"]
+    answers[made["burn"]] = {"status": "E3_SCRIPT"}
+    view = await world.call("getpegout", made["id"])
+    assert view["stage"] == "failed" and "E3_SCRIPT" in view["reason"] and view["done"]
+
+
 @pytest.mark.parametrize(
     ("address", "amount", "text"),
     [
