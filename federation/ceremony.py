@@ -16,6 +16,8 @@ from federation.local_state import FAUCET_WALLET, LocalError, LocalMember, Local
 from peg.bitcoind import BitcoindClient, amount_sats
 from peg.parameters import LOCAL
 from peg.records import OpenRecord, encode_record
+from peg.status import outpoint_text, parse_outpoint
+from peg.trial_spend import assemble_trial_spend, build_trial_spend
 from sidechain.api.client import RpcClient, RpcError
 from sidechain.errors import Unavailable
 from sidechain.primitives.transaction import OutPoint
@@ -42,8 +44,8 @@ async def finish_founding(
     async with federation.bitcoind_client(state) as bitcoind:
         if state.stage is Stage.FILES:
             state = await _fund(federation, bitcoind, state, report)
-    if state.stage is Stage.FUNDED:
-        state = await _approve(federation, state, report)
+        if state.stage is Stage.FUNDED:
+            state = await _approve(federation, bitcoind, state, report)
     if state.stage is Stage.APPROVED:
         report("open", "waiting for the block that opens the peg")
         await _each_member(federation, state, _wait_open)
@@ -68,7 +70,7 @@ async def _fund(
     await bitcoind.generate(FUNDING_BLOCKS, await bitcoind.new_address(FAUCET_WALLET))
     return _advance(
         federation,
-        replace(state, anchor=_show(anchor), trial=_show(trial)),
+        replace(state, anchor=outpoint_text(anchor), trial=outpoint_text(trial)),
         Stage.FUNDED,
     )
 
@@ -84,26 +86,43 @@ async def _paid_once(bitcoind: BitcoindClient, script: bytes, value_sats: int) -
     return await bitcoind.send_to_script(FAUCET_WALLET, script, value_sats)
 
 
-async def _approve(federation: LocalFederation, state: LocalState, report: Report) -> LocalState:
-    """Let every member try to spend before the anchor is opened, then approve the record (P2)."""
-    report("dry run", "every member tries a spend of the federation's script on its bitcoind")
-    anchor = _parse(state.anchor)
-    record = encode_record(OpenRecord(lane=LANE, anchor=anchor))
+async def _approve(
+    federation: LocalFederation, bitcoind: BitcoindClient, state: LocalState, report: Report
+) -> LocalState:
+    """Let every member show that it can sign for the script, then approve OPEN (P1, P2)."""
+    report("dry run", "the members sign a trial spend of the federation's script")
+    file = federation.load_federation(state)
+    outpoint, script = parse_outpoint(state.trial), file.fed_script()
+    output = await bitcoind.tx_out(outpoint)
+    if output is None:
+        raise LocalError(f"the trial output {state.trial} is spent or unknown")
+    trial = build_trial_spend(outpoint, output.value_sats, file.peg, script)
+    signatures: dict[int, bytes] = {}
 
-    async def dry_run(client: RpcClient) -> None:
+    async def sign(member: LocalMember, client: RpcClient) -> None:
         reply = await _repeat(lambda: client.call("dryrunopen", state.trial))
-        if not reply.get("allowed"):
-            raise LocalError(f"the trial spend was refused: {reply.get('reason')}")
+        if bytes.fromhex(reply["unsigned"]) != trial.unsigned:
+            raise LocalError(f"{member.name} built another trial spend")
+        signatures[member.index] = bytes.fromhex(reply["signature"])
 
-    async def approve(client: RpcClient) -> None:
+    await _each_member(federation, state, sign)
+    for first in range(state.n):
+        chosen = {(first + i) % state.n for i in range(state.k)}
+        raw = assemble_trial_spend(trial, {i: signatures[i] for i in chosen}, script)
+        verdict = await bitcoind.test_mempool_accept(raw)
+        if not verdict.allowed:
+            raise LocalError(f"bitcoind refuses a spend of the script: {verdict.reason}")
+
+    record = encode_record(OpenRecord(lane=LANE, anchor=parse_outpoint(state.anchor)))
+
+    async def approve(_: LocalMember, client: RpcClient) -> None:
         await _repeat(lambda: client.call("approverecord", record.hex()))
 
-    await _each_member(federation, state, dry_run)
     await _each_member(federation, state, approve)
     return _advance(federation, state, Stage.APPROVED)
 
 
-async def _wait_open(client: RpcClient) -> None:
+async def _wait_open(_: LocalMember, client: RpcClient) -> None:
     """Until this member has the lane open and gives out deposit addresses (P3, N4)."""
 
     async def ask() -> Any:
@@ -118,12 +137,12 @@ async def _wait_open(client: RpcClient) -> None:
 async def _each_member(
     federation: LocalFederation,
     state: LocalState,
-    act: Callable[[RpcClient], Awaitable[None]],
+    act: Callable[[LocalMember, RpcClient], Awaitable[None]],
 ) -> None:
     async def run(member: LocalMember) -> None:
         async with federation.member_client(member) as client:
             try:
-                await act(client)
+                await act(member, client)
             except (RpcError, Unavailable) as error:
                 raise LocalError(f"{member.name}: {error}") from error
 
@@ -147,12 +166,3 @@ def _advance(federation: LocalFederation, state: LocalState, stage: Stage) -> Lo
     state = replace(state, stage=stage)
     federation.folder.save(state)
     return state
-
-
-def _show(outpoint: OutPoint) -> str:
-    return f"{outpoint.txid[::-1].hex()}:{outpoint.index}"
-
-
-def _parse(text: str) -> OutPoint:
-    txid_hex, _, index = text.partition(":")
-    return OutPoint(bytes.fromhex(txid_hex)[::-1], int(index))

@@ -1,0 +1,76 @@
+"""The command `fedpeg`: a local federation with a two-way peg, from the shell.
+
+Exit codes: 0 done, 1 refused or failed (reason on standard error), 2 usage, 128 + signal when
+interrupted.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+
+from federation import cli_local, cli_peg, cli_wallet
+from federation.bitcoind_process import BitcoindMissing
+from federation.cli_common import Failed, Interrupted
+from federation.local_state import LocalError
+from peg.bitcoind import BitcoindError
+from sidechain.api.client import RpcError
+from sidechain.errors import Invalid, Unavailable
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+CODE_METHOD_NOT_FOUND = -32601
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name=None, version="0.1.0", prog_name="fedpeg")
+def program() -> None:
+    """A federation on this machine that pegs regtest bitcoin in and out.
+
+    `fedpeg up` makes one, `fedpeg demo` shows one at work. Every command takes --data (which
+    federation) and --json (output for programs).
+    """
+
+
+cli_local.register(program)
+cli_wallet.register(program)
+cli_peg.register(program)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; its exit code."""
+    if sys.flags.optimize:
+        return _fail("do not run with python -O: checks would be left out")
+    try:
+        program.main(args=arguments, prog_name="fedpeg", standalone_mode=False)
+    except click.exceptions.Exit as error:
+        return error.exit_code
+    except click.ClickException as error:
+        error.show()
+        return EXIT_USAGE
+    except (click.Abort, KeyboardInterrupt):
+        return 128 + 2
+    except Interrupted as error:
+        print("fedpeg: interrupted", file=sys.stderr)
+        return 128 + error.signal_number
+    except BrokenPipeError:
+        # whoever read our output has seen enough; nothing more can be said on it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except RpcError as error:
+        return _fail(error.message)
+    except (Failed, LocalError, BitcoindMissing, BitcoindError, Invalid, Unavailable) as error:
+        return _fail(str(error))
+    except OSError as error:
+        return _fail(str(error))
+    return 0
+
+
+def _fail(reason: str) -> int:
+    print(f"fedpeg: {reason}", file=sys.stderr)
+    return EXIT_FAILED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

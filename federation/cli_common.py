@@ -1,0 +1,258 @@
+"""What all commands share: options, output for people and for programs, exit codes.
+
+Results go to standard output, progress and reasons to standard error; with --json both are JSON
+lines on standard output, the result last. Exit codes: 0 done, 1 refused or failed, 2 usage,
+128 + signal when interrupted.
+"""
+
+import asyncio
+import functools
+import json
+import os
+import re
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from rich.console import Console
+from rich.status import Status
+
+from federation.local import BITCOIND, WALLET, LocalFederation
+from federation.local_state import LocalState
+from federation.wallet.links import MemberLinks
+from peg.bitcoind import BitcoindClient, amount_text
+from sidechain.api.client import RpcClient
+
+T = TypeVar("T")
+SATS_PER_BTC = 100_000_000
+_AMOUNT = re.compile(r"(\d{1,8})(?:\.(\d{1,8}))?")
+
+
+class Interrupted(Exception):
+    """A signal ended the command; `signal_number` is which."""
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(signal_number)
+        self.signal_number = signal_number
+
+
+class Failed(Exception):
+    """The command was carried out and its answer is no; the text is the reason."""
+
+
+class Amount(click.ParamType[int]):
+    """A positive amount in bitcoin with at most eight decimals; becomes satoshis."""
+
+    name = "amount"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Satoshis of the text.
+
+        Raises:
+            click.UsageError: it is not such an amount.
+        """
+        if isinstance(value, int):
+            return value
+        match = _AMOUNT.fullmatch(value)
+        if match is None:
+            self.fail(f"{value!r} is not an amount in bitcoin, such as 0.4", param, ctx)
+        sats = int(match[1]) * SATS_PER_BTC + int((match[2] or "").ljust(8, "0"))
+        if not 0 < sats <= 21_000_000 * SATS_PER_BTC:
+            self.fail(f"{value} is not between 0.00000001 and 21000000", param, ctx)
+        return sats
+
+
+def show_btc(sats: int) -> str:
+    """Satoshis as bitcoin, without needless zeros."""
+    text = amount_text(sats).rstrip("0").rstrip(".")
+    return text or "0"
+
+
+class Output:
+    """Where a command's words go."""
+
+    def __init__(self, as_json: bool) -> None:
+        self.as_json = as_json
+        self._console = Console(stderr=True, highlight=False)
+        self._status: Status | None = None
+        self._shown = ""
+
+    def progress(self, step: str, text: str, **facts: Any) -> None:
+        """Tell what is being done now; the same text twice is told once."""
+        if text == self._shown:
+            return
+        if self.as_json:
+            print_json({"event": step, "text": text, **facts})
+        elif self._console.is_terminal:
+            self._finish_line("[green]✓[/]")
+            self._status = self._console.status(_escaped(text))
+            self._status.start()
+        else:
+            print(text, file=sys.stderr, flush=True)
+        self._shown = text
+
+    def result(self, value: Any, text: str) -> None:
+        """The answer: `value` for programs, `text` for people."""
+        self.close()
+        if self.as_json:
+            print_json(value)
+        elif text:
+            print(text, flush=True)
+
+    def close(self, *, failed: bool = False) -> None:
+        """End the line of progress."""
+        self._finish_line("[red]✗[/]" if failed else "[green]✓[/]")
+        self._shown = ""
+
+    def _finish_line(self, mark: str) -> None:
+        if self._status is not None:
+            self._status.stop()
+            self._status = None
+            self._console.print(f"{mark} {_escaped(self._shown)}")
+
+
+def print_json(value: Any) -> None:
+    """One JSON line on standard output; amounts stay exact."""
+    print(json.dumps(value, default=_plain, ensure_ascii=False), flush=True)
+
+
+def _plain(value: object) -> Any:
+    if isinstance(value, Decimal):
+        return int(value) if value == value.to_integral_value() else float(value)
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} is not JSON")
+
+
+def _escaped(text: str) -> str:
+    return text.replace("[", r"\[")
+
+
+@dataclass(slots=True)
+class Session:
+    """One command at work: its federation and its output."""
+
+    data: Path
+    output: Output
+
+    @property
+    def federation(self) -> LocalFederation:
+        """The federation in the data folder."""
+        return LocalFederation(self.data, self.output.progress)
+
+    @asynccontextmanager
+    async def bitcoind(self) -> AsyncIterator[BitcoindClient]:
+        """The node.
+
+        Raises:
+            LocalError: it does not run.
+        """
+        state = self.federation.require_running(BITCOIND)
+        async with self.federation.bitcoind_client(state) as client:
+            yield client
+
+    @asynccontextmanager
+    async def wallets(self) -> AsyncIterator[RpcClient]:
+        """The wallet process.
+
+        Raises:
+            LocalError: it does not run.
+        """
+        state = self.federation.require_running(WALLET)
+        async with self.federation.wallet_client(state) as client:
+            yield client
+
+    @asynccontextmanager
+    async def members(self) -> AsyncIterator[MemberLinks]:
+        """The members, whichever answers.
+
+        Raises:
+            LocalError: there is no federation, or nothing of it runs.
+        """
+        state = self.federation.require_running()
+        if not self.federation.running():
+            self.federation.require_running(state.members[0].name)
+        links = MemberLinks([self.federation.member_client(m) for m in state.members])
+        try:
+            yield links
+        finally:
+            await links.close()
+
+    def state(self) -> LocalState:
+        """What local.json says.
+
+        Raises:
+            LocalError: there is no federation.
+        """
+        return self.federation.require_state()
+
+
+def default_data(environment: Mapping[str, str]) -> Path:
+    """$FEDPEG_DATA, else fedpeg's folder among the user's application data."""
+    named = environment.get("FEDPEG_DATA")
+    if named:
+        return Path(named)
+    base = environment.get("XDG_DATA_HOME")
+    return (Path(base) if base else Path.home() / ".local" / "share") / "fedpeg"
+
+
+def command(
+    group: click.Group, name: str, **attributes: Any
+) -> Callable[[Callable[..., Awaitable[None]]], click.Command]:
+    """Make an async function a command with --data and --json; it is given the session first."""
+
+    def decorate(function: Callable[..., Awaitable[None]]) -> click.Command:
+        @group.command(name, **attributes)
+        @click.option(
+            "--data",
+            type=click.Path(path_type=Path, file_okay=False),
+            help="Folder of the federation. [default: $FEDPEG_DATA, or ~/.local/share/fedpeg]",
+        )
+        @click.option("--json", "as_json", is_flag=True, help="Print JSON lines.")
+        @functools.wraps(function)
+        def run(*, data: Path | None, as_json: bool, **arguments: Any) -> None:
+            output = Output(as_json)
+            session = Session((data or default_data(os.environ)).absolute(), output)
+            try:
+                run_async(function(session, **arguments))
+            except BaseException:
+                output.close(failed=True)
+                raise
+            output.close()
+
+        return run
+
+    return decorate
+
+
+def run_async(main: Awaitable[T]) -> T:
+    """Run to the end; SIGINT, SIGTERM and SIGHUP cancel it, and its clean-up is waited for.
+
+    Raises:
+        Interrupted: it was cancelled by a signal.
+    """
+    received: list[int] = []
+
+    async def guarded() -> T:
+        task = asyncio.current_task()
+        loop = asyncio.get_running_loop()
+
+        def cancel(number: int) -> None:
+            received.append(number)
+            if task is not None and len(received) == 1:
+                task.cancel()
+
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(number, cancel, number)
+        return await main
+
+    try:
+        return asyncio.run(guarded())
+    except (asyncio.CancelledError, KeyboardInterrupt) as error:
+        raise Interrupted(received[0] if received else signal.SIGINT) from error

@@ -1,0 +1,331 @@
+"""Commands about the federation itself: up, down, status, logs, member, mine, doctor, demo."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import click
+
+from federation.ceremony import finish_founding, prepare_coins
+from federation.cli_common import Failed, Session, command
+from federation.cli_logs import follow_logs, print_logs
+from federation.demo import Demo
+from federation.doctor import examine
+from federation.local import BITCOIND, WALLET, LocalFederation, UpOptions
+from federation.local_state import FAUCET_WALLET, LocalState, Stage
+from peg.bitcoind import BitcoindError, to_hex
+from sidechain.api.client import RpcError
+from sidechain.errors import Unavailable
+
+STATUS_TIMEOUT_S = 3
+MINE_MAX = 10_000
+
+
+def register(group: click.Group) -> None:
+    """Add the commands to the program."""
+    _register_up(group)
+    _register_down(group)
+    _register_status(group)
+    _register_logs(group)
+    _register_member(group)
+    _register_mine(group)
+    _register_checks(group)
+
+
+def _register_up(group: click.Group) -> None:
+    @command(group, "up")
+    @click.option("-n", "n", type=click.IntRange(1, 15), help="Number of members. [default: 4]")
+    @click.option("-k", "k", type=click.IntRange(1, 15), help="Threshold. [default: 2n/3 + 1]")
+    @click.option(
+        "--block-time",
+        type=click.FloatRange(0, 3_600),
+        help="Seconds between blocks, 0 for blocks on demand. [default: 1]",
+    )
+    @click.option(
+        "--allow-no-byzantine-safety",
+        is_flag=True,
+        help="Accept n and k with which one lying member can fork the chain.",
+    )
+    async def up(
+        session: Session,
+        *,
+        n: int | None,
+        k: int | None,
+        block_time: float | None,
+        allow_no_byzantine_safety: bool,
+    ) -> None:
+        """Start a federation, or go on with the one in the folder.
+
+        A new one is founded: keys and certificates, a regtest bitcoind with coins, the anchor of
+        its peg. It is ready for deposits when this command ends; `fedpeg down` stops it.
+        """
+        options = UpOptions(
+            n=n,
+            k=k,
+            block_time_ms=None if block_time is None else round(block_time * 1_000),
+            allow_no_byzantine_safety=allow_no_byzantine_safety,
+        )
+        state = await bring_up(session.federation, options, session.output.progress)
+        names = [member.name for member in state.members]
+        session.output.result(
+            {
+                "data": session.data,
+                "chain": state.chain,
+                "n": state.n,
+                "k": state.k,
+                "parameter_hash": session.federation.load_federation(state).parameter_hash().hex(),
+                "members": [{"name": m.name, "rpc_port": m.rpc_port} for m in state.members],
+                "bitcoind_rpc_port": state.bitcoind_rpc_port,
+                "wallet_rpc_port": state.wallet_rpc_port,
+            },
+            f"federation {state.chain} is up: {', '.join(names)} (any {state.k} sign), "
+            f"bitcoind, wallet\ndata: {session.data}",
+        )
+
+
+async def bring_up(federation: LocalFederation, options: UpOptions, report: Any) -> LocalState:
+    """Start everything and finish the founding; the work of `up`.
+
+    On failure or interruption nothing that was started here stays; the next `up` goes on.
+
+    Raises:
+        LocalError, BitcoindMissing, InvalidConfig, Unavailable: says what is in the way.
+    """
+    with federation.folder.locked():
+        async with federation.stopped_on_failure():
+            state = await federation.start_all(options)
+            if state.stage is not Stage.OPEN:
+                state = await finish_founding(federation, state, report)
+            async with federation.bitcoind_client(state) as bitcoind:
+                await prepare_coins(bitcoind)
+        return state
+
+
+def _register_down(group: click.Group) -> None:
+    @command(group, "down")
+    async def down(session: Session) -> None:
+        """Stop all processes of the federation; its data stay."""
+        session.federation.require_state()
+        with session.federation.folder.locked():
+            session.output.progress("down", "stopping the federation")
+            names = await asyncio.to_thread(session.federation.stop_all)
+        stopped = f"stopped {', '.join(names)}" if names else "nothing was running"
+        session.output.result({"stopped": names}, stopped)
+
+
+def _register_status(group: click.Group) -> None:
+    @command(group, "status")
+    async def status(session: Session) -> None:
+        """Show the members, both chains and what runs."""
+        found = await collect_status(session.federation)
+        session.output.result(found, _status_text(found))
+
+
+async def collect_status(federation: LocalFederation) -> dict[str, Any]:
+    """Everything `status` tells, from processes and from those that answer."""
+    state = federation.require_state()
+    running = federation.running()
+    members = await asyncio.gather(
+        *(_member_status(federation, state, i, running) for i in range(state.n))
+    )
+    heights = [member["height"] for member in members if member["height"] is not None]
+    try:
+        parameter_hash = federation.load_federation(state).parameter_hash().hex()
+    except Exception as error:
+        parameter_hash = f"unreadable: {error}"
+    return {
+        "data": str(federation.folder.path),
+        "chain": state.chain,
+        "parameter_hash": parameter_hash,
+        "n": state.n,
+        "k": state.k,
+        "founding": state.stage.value,
+        "online": sum(1 for member in members if member["height"] is not None),
+        "height": max(heights, default=None),
+        "members": list(members),
+        "bitcoind": await _bitcoind_status(federation, state, running),
+        "wallet": {
+            "running": WALLET in running,
+            "pid": running[WALLET].pid if WALLET in running else None,
+            "rpc_port": state.wallet_rpc_port,
+        },
+    }
+
+
+async def _member_status(
+    federation: LocalFederation, state: LocalState, index: int, running: Any
+) -> dict[str, Any]:
+    member = state.members[index]
+    child = running.get(member.name)
+    found: dict[str, Any] = {
+        "name": member.name,
+        "running": child is not None,
+        "pid": child.pid if child else None,
+        "rpc_port": member.rpc_port,
+        "height": None,
+        "hash": None,
+        "info": None,
+        "problem": "" if child else "not running",
+    }
+    if child is None:
+        return found
+    async with federation.member_client(member, timeout_s=STATUS_TIMEOUT_S) as client:
+        try:
+            found["hash"] = await client.call("getbestblockhash")
+            found["height"] = int(await client.call("getblockcount"))
+            found["info"] = await client.call("getfederationinfo")
+        except (RpcError, Unavailable) as error:
+            found["problem"] = str(error)
+    return found
+
+
+async def _bitcoind_status(
+    federation: LocalFederation, state: LocalState, running: Any
+) -> dict[str, Any]:
+    child = running.get(BITCOIND)
+    found: dict[str, Any] = {
+        "running": child is not None,
+        "pid": child.pid if child else None,
+        "rpc_port": state.bitcoind_rpc_port,
+        "height": None,
+        "hash": None,
+    }
+    if child is not None:
+        async with federation.bitcoind_client(state, timeout_ms=3_000) as client:
+            try:
+                info = await client.chain_info()
+                found |= {"height": info.blocks, "hash": to_hex(info.best_block_hash)}
+            except (BitcoindError, Unavailable) as error:
+                found["problem"] = str(error)
+    return found
+
+
+def _status_text(found: dict[str, Any]) -> str:
+    lines = [
+        f"federation {found['chain']}: {found['online']} of {found['n']} members online, "
+        f"{found['k']} sign",
+        f"data            {found['data']}",
+        f"parameter hash  {found['parameter_hash']}",
+    ]
+    if found["founding"] != Stage.OPEN:
+        lines.append(f"founding        unfinished ({found['founding']}): `fedpeg up` goes on")
+    for member in found["members"]:
+        place = f"height {member['height']}  {(member['hash'] or '')[:16]}"
+        state = f"pid {member['pid']}  " if member["running"] else ""
+        lines.append(f"{member['name']:<15} {state}{member['problem'] or place}")
+    node = found["bitcoind"]
+    where = f"pid {node['pid']}  height {node['height']}" if node["running"] else "not running"
+    lines.append(f"{BITCOIND:<15} {where}")
+    wallet = found["wallet"]
+    lines.append(f"{WALLET:<15} {'pid ' + str(wallet['pid']) if wallet['pid'] else 'not running'}")
+    return "\n".join(lines)
+
+
+def _register_logs(group: click.Group) -> None:
+    @command(group, "logs")
+    @click.argument("member", required=False)
+    @click.option("-f", "--follow", is_flag=True, help="Go on with what is written from now on.")
+    @click.option("-n", "--lines", type=click.IntRange(0), default=100, help="Lines of the past.")
+    async def logs(session: Session, *, member: str | None, follow: bool, lines: int) -> None:
+        """Show what members, wallet or bitcoind have logged."""
+        federation = session.federation
+        state = federation.require_state()
+        names = [m.name for m in state.members] + [WALLET]
+        if member in (BITCOIND, WALLET):
+            names = [str(member)]
+        elif member is not None:
+            names = [federation.find_member(state, member).name]
+        paths = {name: federation.folder.log(name) for name in names}
+        ends = print_logs(paths, lines, as_json=session.output.as_json)
+        if follow:
+            await follow_logs(paths, ends, as_json=session.output.as_json)
+
+
+def _register_member(group: click.Group) -> None:
+    @group.group("member")
+    def member_group() -> None:
+        """Start, stop or kill one member."""
+
+    @command(member_group, "start")
+    @click.argument("member")
+    async def start(session: Session, *, member: str) -> None:
+        """Start a member and wait until it answers."""
+        federation = session.federation
+        with federation.folder.locked():
+            name = federation.find_member(federation.require_running(BITCOIND), member).name
+            if not await federation.start_members([name]):
+                raise Failed(f"{name} runs already")
+        session.output.result({"member": name, "running": True}, f"{name} runs")
+
+    @command(member_group, "stop")
+    @click.argument("member")
+    async def stop(session: Session, *, member: str) -> None:
+        """Stop a member in an orderly way (SIGTERM)."""
+        _stop(session, member, kill=False)
+
+    @command(member_group, "kill")
+    @click.argument("member")
+    async def kill(session: Session, *, member: str) -> None:
+        """Kill a member without warning (SIGKILL)."""
+        _stop(session, member, kill=True)
+
+
+def _stop(session: Session, member: str, *, kill: bool) -> None:
+    federation = session.federation
+    with federation.folder.locked():
+        name = federation.find_member(federation.require_state(), member).name
+        if not federation.stop_member(name, kill=kill):
+            raise Failed(f"{name} is not running")
+    word = "killed" if kill else "stopped"
+    session.output.result({"member": name, "running": False}, f"{name} is {word}")
+
+
+def _register_mine(group: click.Group) -> None:
+    @command(group, "mine")
+    @click.argument("blocks", type=click.IntRange(1, MINE_MAX))
+    async def mine(session: Session, *, blocks: int) -> None:
+        """Mine regtest Bitcoin blocks; the faucet gets their coins."""
+        async with session.bitcoind() as bitcoind:
+            hashes = await bitcoind.generate(blocks, await bitcoind.new_address(FAUCET_WALLET))
+            height = await bitcoind.block_count()
+        session.output.result(
+            {"mined": blocks, "height": height, "hash": to_hex(hashes[-1])},
+            f"mined {blocks}, Bitcoin is at height {height}",
+        )
+
+
+def _register_checks(group: click.Group) -> None:
+    @command(group, "doctor")
+    async def doctor(session: Session) -> None:
+        """Say what is wrong here, and how to fix it.
+
+        Looks at this machine and at the federation in the folder; for everything that is wrong
+        there is a fix of one line. Exit code 1 when something is.
+        """
+        checks = await examine(session.federation)
+        lines = []
+        for check in checks:
+            lines.append(f"{'ok  ' if check.ok else 'FAIL'}  {check.name}: {check.found}")
+            if not check.ok:
+                lines.append(f"      fix: {check.fix}")
+        wrong = sum(1 for check in checks if not check.ok)
+        plain = [
+            {"name": c.name, "ok": c.ok, "found": c.found, "fix": "" if c.ok else c.fix}
+            for c in checks
+        ]
+        session.output.result({"ok": wrong == 0, "checks": plain}, "\n".join(lines))
+        if wrong:
+            raise Failed(f"{wrong} of {len(checks)} checks failed")
+
+    @command(group, "demo")
+    @click.option("--keep", is_flag=True, help="Leave the federation running at the end.")
+    async def demo(session: Session, *, keep: bool) -> None:
+        """Show a federation at work, then clean up.
+
+        A deposit, payments, a member killed and back, a peg-out, the audit, the signers.
+        Everything happens in a new folder of its own (or in --data, which must be empty), and
+        nothing is left at the end but with --keep.
+        """
+        named = click.get_current_context().params["data"]
+        folder: Path | None = session.data if named is not None else None
+        await Demo(folder, keep=keep, as_json=session.output.as_json).run()

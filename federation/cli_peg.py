@@ -1,0 +1,217 @@
+"""Commands about the peg: deposits, payouts, their status, the audit, and who signed the blocks."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from federation.cli_common import Amount, Failed, Session, command, show_btc
+from federation.cli_passphrase import passphrase_file_option, unlocked
+from federation.cli_tables import audit_text, blocks_table, is_exact
+from federation.cli_wait import (
+    ParentMiner,
+    describe_pegin,
+    describe_pegout,
+    wait_pegin,
+    wait_pegout,
+)
+from federation.cli_wallet import check_bitcoin_address
+from peg.bitcoind import amount_text
+from sidechain.api.client import RpcError
+
+CODE_INVALID_PARAMETER = -8
+BLOCKS_SHOWN_MAX = 1_000
+
+_wait_option = click.option("--wait", is_flag=True, help="Show every stage and wait for the end.")
+_mine_option = click.option(
+    "--no-mine", is_flag=True, help="Leave mining to others while waiting (`fedpeg mine`)."
+)
+_new_option = click.option(
+    "--new", is_flag=True, help="Start another one even if an equal one is unfinished."
+)
+
+
+def register(group: click.Group) -> None:
+    """Add the commands to the program."""
+
+    @group.group("peg")
+    def peg_group() -> None:
+        """Bring bitcoin to the sidechain and back."""
+
+    _register_in(peg_group)
+    _register_out(peg_group)
+    _register_status(peg_group)
+    _register_audit(group)
+    _register_blocks(group)
+
+
+def _register_in(group: click.Group) -> None:
+    @command(group, "in")
+    @click.argument("amount", type=Amount(), required=False)
+    @click.option("--to", "wallet", required=True, help="Wallet that gets the coins.")
+    @click.option("--address", "only_address", is_flag=True, help="Only show a deposit address.")
+    @_wait_option
+    @_mine_option
+    @_new_option
+    @passphrase_file_option
+    async def peg_in(
+        session: Session,
+        *,
+        amount: int | None,
+        wallet: str,
+        only_address: bool,
+        wait: bool,
+        no_mine: bool,
+        new: bool,
+        passphrase_file: Path | None,
+    ) -> None:
+        """Deposit AMOUNT regtest bitcoin from the faucet and mint it for a wallet.
+
+        With --address nothing is paid: the address shown takes deposits from any Bitcoin wallet.
+        The wallet process claims each deposit when it is deep enough. Run again after an
+        interruption, an unfinished peg-in of the same amount goes on.
+        """
+        if only_address == (amount is not None):
+            raise click.UsageError("give an AMOUNT, or --address for an address alone")
+        async with session.wallets() as wallets:
+            if only_address:
+                found = await wallets.call("getpeginaddress", wallet)
+                session.output.result(found, _address_text(found))
+                return
+            async with unlocked(wallets, wallet, passphrase_file, waiting=wait):
+                view = await wallets.call("pegin", wallet, amount_text(amount or 0), new)
+                if wait:
+                    async with session.bitcoind() as bitcoind, session.members() as members:
+                        miner = ParentMiner(bitcoind, members, enabled=not no_mine)
+                        view = await wait_pegin(wallets, miner, session.output, view["id"])
+        if wait:
+            text = f"{view['id']}: {describe_pegin(view)}"
+        else:
+            again = "goes on" if view.get("resumed") else "begun"
+            text = f"{view['id']} {again}: `fedpeg peg status {view['id']}` shows where it stands"
+        session.output.result(view, text)
+
+
+def _address_text(found: dict[str, Any]) -> str:
+    return (
+        f"{found['address']}\n"
+        f"at least {show_btc(found['min_pegin_sats'])}; claimed by itself at "
+        f"{found['required_confirmations']} confirmations; deposits older than "
+        f"{found['claim_within_blocks']} blocks cannot be claimed"
+    )
+
+
+def _register_out(group: click.Group) -> None:
+    @command(group, "out")
+    @click.argument("wallet", metavar="FROM")
+    @click.argument("address", metavar="BTC_ADDRESS")
+    @click.argument("amount", type=Amount())
+    @_wait_option
+    @_mine_option
+    @_new_option
+    @passphrase_file_option
+    async def peg_out(
+        session: Session,
+        *,
+        wallet: str,
+        address: str,
+        amount: int,
+        wait: bool,
+        no_mine: bool,
+        new: bool,
+        passphrase_file: Path | None,
+    ) -> None:
+        """Burn AMOUNT of a wallet's coins; the federation pays it to a Bitcoin address.
+
+        The payment is AMOUNT less the federation's fixed fee. Run again after an interruption, an
+        unfinished peg-out of the same amount to the same address goes on.
+        """
+        async with session.wallets() as wallets:
+            async with session.bitcoind() as bitcoind:
+                await check_bitcoin_address(bitcoind, address)
+            async with unlocked(wallets, wallet, passphrase_file):
+                view = await wallets.call("pegout", wallet, address, amount_text(amount), new)
+            if wait:
+                async with session.bitcoind() as bitcoind, session.members() as members:
+                    miner = ParentMiner(bitcoind, members, enabled=not no_mine)
+                    view = await wait_pegout(wallets, miner, session.output, view["id"])
+        if wait:
+            paid = view.get("payout") or {}
+            view["parent_confirmations"] = paid.get("depth", paid.get("confirmations", 0))
+            text = (
+                f"{view['id']}: paid {show_btc(view['payout_sats'])} to {address}"
+                f"{' in ' + str(paid['txid']) if paid.get('txid') else ''}"
+            )
+        else:
+            again = "goes on" if view.get("resumed") else "begun"
+            text = f"{view['id']} {again}: `fedpeg peg status {view['id']}` shows where it stands"
+        session.output.result(view, text)
+
+
+def _register_status(group: click.Group) -> None:
+    @command(group, "status")
+    @click.argument("peg_id", metavar="[ID]", required=False)
+    async def status(session: Session, *, peg_id: str | None) -> None:
+        """Show one peg-in or peg-out (by id, txid:vout or deposit address), or all."""
+        async with session.wallets() as wallets:
+            if peg_id is None:
+                pegins = await wallets.call("listpegins")
+                pegouts = await wallets.call("listpegouts")
+            else:
+                pegins, pegouts = await _find(wallets, peg_id)
+        lines = [_line(view, describe_pegin(view)) for view in pegins]
+        lines += [_line(view, describe_pegout(view)) for view in pegouts]
+        found: Any = {"pegins": pegins, "pegouts": pegouts}
+        if peg_id is not None:
+            found = (pegins or pegouts)[0]
+        session.output.result(found, "\n".join(lines) or "no peg-ins and no peg-outs yet")
+
+
+async def _find(wallets: Any, peg_id: str) -> tuple[list[Any], list[Any]]:
+    try:
+        return [await wallets.call("getpegin", peg_id)], []
+    except RpcError as error:
+        if error.code != CODE_INVALID_PARAMETER:
+            raise
+    try:
+        return [], [await wallets.call("getpegout", peg_id)]
+    except RpcError as error:
+        if error.code != CODE_INVALID_PARAMETER:
+            raise
+        raise Failed(f"there is no peg-in and no peg-out {peg_id!r}") from error
+
+
+def _line(view: dict[str, Any], text: str) -> str:
+    amount = "" if view["amount_sats"] is None else show_btc(view["amount_sats"])
+    return f"{view['id'] or '-':<8} {view['wallet']:<12} {amount:>12}  {text}"
+
+
+def _register_audit(group: click.Group) -> None:
+    @command(group, "audit")
+    async def audit(session: Session) -> None:
+        """Compare the federation's bitcoin with what it owes.
+
+        Exit code 1 when the two differ.
+        """
+        async with session.members() as members:
+            found = await members.call("getaudit")
+        session.output.result(found, audit_text(found))
+        if not is_exact(found):
+            raise Failed("reserves and liabilities do not agree")
+
+
+def _register_blocks(group: click.Group) -> None:
+    @command(group, "blocks")
+    @click.option("--signers", is_flag=True, help="Show who proposed and who signed.")
+    @click.option(
+        "-n", "--count", type=click.IntRange(1, BLOCKS_SHOWN_MAX), default=20, help="How many."
+    )
+    async def blocks(session: Session, *, signers: bool, count: int) -> None:
+        """Show the newest sidechain blocks."""
+        state = session.state()
+        async with session.members() as members:
+            height = int(await members.call("getblockcount"))
+            first = max(1, height - count + 1)
+            found = await members.call("getblocksigners", first, height - first + 1)
+        names = [member.name for member in state.members]
+        session.output.result({"blocks": found}, blocks_table(found, names, signers=signers))

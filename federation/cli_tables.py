@@ -1,0 +1,51 @@
+"""Tables for people: the audit, and the blocks with their signers."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from peg.bitcoind import amount_text
+
+_AUDIT_LINES = (
+    ("circulating_sats", "coins in circulation"),
+    ("unpaid_sats", "peg-outs not paid yet"),
+    ("pending_fee_sats", "fees of those"),
+    ("suspense_sats", "burns that cannot be paid"),
+    ("liabilities_sats", "liabilities"),
+    ("pool_sats", "fee pool"),
+    ("reserve_sats", "reserves on Bitcoin"),
+    ("difference_sats", "difference"),
+)
+
+
+def audit_text(found: Mapping[str, Any]) -> str:
+    """The audit line by line: reserves are liabilities and pool, counted from both chains."""
+    lines = [f"{text:<26} {amount_text(int(found[name])):>18}" for name, text in _AUDIT_LINES]
+    lines += [f"halted: {halt}" for halt in found["halts"]]
+    place = f"sidechain block {found['height']}, Bitcoin block {found['committed_height']}"
+    verdict = "equal to the satoshi" if is_exact(found) else "THE TWO SIDES DIFFER"
+    return "\n".join([*lines, f"{verdict} at {place}"])
+
+
+def is_exact(found: Mapping[str, Any]) -> bool:
+    """Whether the book's two computations agree and the reserves cover the liabilities."""
+    return bool(found["equal"]) and bool(found["solvent"]) and not found["halts"]
+
+
+def blocks_table(
+    blocks: Sequence[Mapping[str, Any]], names: Sequence[str], *, signers: bool
+) -> str:
+    """One line a block; with signers a column for each member, * for the proposer."""
+    if not blocks:
+        return "no blocks yet"
+    if not signers:
+        return "\n".join(f"{b['height']:>7}  {b['hash']}" for b in blocks)
+    head = f"{'height':>7}  {'round':>5}  {'proposer':<8}  {'  '.join(f'{n:>3}' for n in names)}"
+    lines = [head]
+    for block in blocks:
+        signed = set(block["signers"])
+        marks = "  ".join(f"{'x' if i in signed else '.':>3}" for i in range(len(names)))
+        proposer = block.get("proposer")
+        named = names[proposer] if isinstance(proposer, int) else "?"
+        round_text = "?" if block.get("round") is None else block["round"]
+        lines.append(f"{block['height']:>7}  {round_text:>5}  {named:<8}  {marks}")
+    return "\n".join(lines)

@@ -1,0 +1,165 @@
+"""Commands about money: wallets, payments on the sidechain, regtest bitcoin from the faucet."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from federation.cli_common import Amount, Failed, Session, command, show_btc
+from federation.cli_passphrase import new_passphrase, passphrase_file_option, unlocked
+from federation.cli_wait import wait_payment
+from federation.local_state import FAUCET_WALLET
+from peg.bitcoind import BitcoindClient, BitcoindError, amount_text, to_hex
+
+CODE_INSUFFICIENT_FUNDS = -6
+HISTORY_MAX = 10_000
+
+
+def register(group: click.Group) -> None:
+    """Add the commands to the program."""
+    _register_wallet(group)
+    _register_faucet(group)
+    _register_pay(group)
+
+
+def _register_wallet(group: click.Group) -> None:
+    @group.group("wallet")
+    def wallet_group() -> None:
+        """Wallets for the sidechain's coins."""
+
+    @command(wallet_group, "create")
+    @click.argument("name")
+    @click.option("--encrypt", is_flag=True, help="Ask for a passphrase to encrypt the seed with.")
+    @passphrase_file_option
+    async def create(
+        session: Session, *, name: str, encrypt: bool, passphrase_file: Path | None
+    ) -> None:
+        """Create a wallet from a fresh seed.
+
+        The seed is encrypted if a passphrase is given, by --encrypt, a file or the environment.
+        """
+        async with session.wallets() as wallets:
+            passphrase = new_passphrase(passphrase_file, encrypt=encrypt)
+            made = await wallets.call("createwallet", name, passphrase)
+        how = "encrypted" if made["encrypted"] else "not encrypted"
+        session.output.result(made, f"wallet {made['name']} is made, {how}")
+
+    @command(wallet_group, "list")
+    async def list_wallets(session: Session) -> None:
+        """List the wallets with what they hold."""
+        async with session.wallets() as wallets:
+            found = []
+            for name in await wallets.call("listwallets"):
+                info = await wallets.call("getwalletinfo", name)
+                balance = await wallets.call("getbalances", name)
+                found.append({**info, "available_sats": balance["available_sats"]})
+        lines = [
+            f"{w['name']:<20} {show_btc(w['available_sats']):>14}"
+            f"{'  encrypted' if w['encrypted'] else ''}"
+            for w in found
+        ]
+        session.output.result({"wallets": found}, "\n".join(lines) or "no wallets yet")
+
+    @command(wallet_group, "balance")
+    @click.argument("name")
+    async def balance(session: Session, *, name: str) -> None:
+        """Show what a wallet holds, in bitcoin."""
+        async with session.wallets() as wallets:
+            found = await wallets.call("getbalances", name)
+        pending = found["pending_in_sats"]
+        more = f" (and {show_btc(pending)} coming in)" if pending else ""
+        session.output.result(found, f"{show_btc(found['available_sats'])}{more}")
+
+    @command(wallet_group, "address")
+    @click.argument("name")
+    async def address(session: Session, *, name: str) -> None:
+        """Show a fresh sidechain address of a wallet."""
+        async with session.wallets() as wallets:
+            found = await wallets.call("getnewaddress", name)
+        session.output.result({"wallet": name, "address": found}, str(found))
+
+    @command(wallet_group, "history")
+    @click.argument("name")
+    @click.option("-n", "--count", type=click.IntRange(1, HISTORY_MAX), default=100)
+    async def history(session: Session, *, name: str, count: int) -> None:
+        """Show the newest transactions of a wallet, oldest of them first."""
+        async with session.wallets() as wallets:
+            entries = await wallets.call("listtransactions", name, count)
+        session.output.result(
+            {"wallet": name, "transactions": entries},
+            "\n".join(_history_line(entry) for entry in entries) or "no transactions yet",
+        )
+
+
+def _history_line(entry: dict[str, Any]) -> str:
+    time = datetime.fromtimestamp(entry["time"], UTC).strftime("%Y-%m-%d %H:%M:%S")
+    place = "unconfirmed" if entry["height"] is None else f"block {entry['height']}"
+    amount = show_btc(entry["amount_sats"])
+    return f"{time}  {entry['category']:<10} {amount:>14}  {place:<12} {entry['txid']}"
+
+
+def _register_faucet(group: click.Group) -> None:
+    @command(group, "faucet")
+    @click.argument("address")
+    @click.argument("amount", type=Amount())
+    @click.option("--confirm", is_flag=True, help="Mine a block, so that it is confirmed.")
+    async def faucet(session: Session, *, address: str, amount: int, confirm: bool) -> None:
+        """Send regtest bitcoin to a Bitcoin address."""
+        async with session.bitcoind() as bitcoind:
+            await check_bitcoin_address(bitcoind, address)
+            try:
+                txid = await bitcoind.send_to_address(FAUCET_WALLET, address, amount)
+            except BitcoindError as error:
+                if error.code != CODE_INSUFFICIENT_FUNDS:
+                    raise
+                held = await bitcoind.wallet_balance_sats(FAUCET_WALLET)
+                raise Failed(
+                    f"the faucet holds {show_btc(held)} that can be spent: "
+                    "`fedpeg mine 101` makes more"
+                ) from error
+            if confirm:
+                await bitcoind.generate(1, await bitcoind.new_address(FAUCET_WALLET))
+        session.output.result(
+            {"txid": to_hex(txid), "amount_sats": amount, "confirmed": confirm}, to_hex(txid)
+        )
+
+
+async def check_bitcoin_address(bitcoind: BitcoindClient, address: str) -> bytes:
+    """The script of a Bitcoin address of the federation's parent chain.
+
+    Raises:
+        Failed: it is none; says what it looks like instead.
+    """
+    script = await bitcoind.address_script(address)
+    if script is not None:
+        return script
+    if address.startswith(("ert1", "el1")):
+        raise Failed(f"{address} is a sidechain address, not a Bitcoin one: try `fedpeg pay`")
+    raise Failed(f"{address} is not an address of this Bitcoin network (regtest)")
+
+
+def _register_pay(group: click.Group) -> None:
+    @command(group, "pay")
+    @click.argument("wallet", metavar="FROM")
+    @click.argument("address")
+    @click.argument("amount", type=Amount())
+    @click.option("--wait", is_flag=True, help="Wait until it is final.")
+    @passphrase_file_option
+    async def pay(
+        session: Session,
+        *,
+        wallet: str,
+        address: str,
+        amount: int,
+        wait: bool,
+        passphrase_file: Path | None,
+    ) -> None:
+        """Pay a sidechain address from a wallet."""
+        async with session.wallets() as wallets:
+            async with unlocked(wallets, wallet, passphrase_file):
+                txid = await wallets.call("sendtoaddress", wallet, address, amount_text(amount))
+            found: dict[str, Any] = {"txid": txid, "amount_sats": amount}
+            if wait:
+                found["height"] = await wait_payment(wallets, session.output, wallet, txid)
+        session.output.result(found, str(txid))
