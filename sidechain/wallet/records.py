@@ -74,7 +74,10 @@ class WalletRecord:
         reader = Reader(data)
         name, seed, key = reader.vec(), reader.vec(), reader.vec()
         reader.done()
-        return cls(name=name.decode(), stored_seed=seed, extended_key=key)
+        try:
+            return cls(name=name.decode(), stored_seed=seed, extended_key=key)
+        except UnicodeDecodeError as error:
+            raise InvalidEncoding("wallet name is not text") from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,6 +161,8 @@ def decode_coin(data: bytes, outpoint: OutPoint) -> OwnedCoin:
     branch, index, height = reader.u8(), reader.u32(), reader.u32()
     script = reader.vec()
     reader.done()
+    if branch not in set(Branch):
+        raise InvalidEncoding("unknown key branch")
     return OwnedCoin(
         outpoint=outpoint,
         asset=asset,

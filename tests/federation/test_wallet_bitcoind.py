@@ -17,8 +17,7 @@ from sidechain.crypto.hashes import sha256
 from sidechain.primitives.encoding import le32
 from sidechain.wallet.book import WalletBook
 from tests.factories import SignedChain
-from tests.federation.test_wallet_main import free_port
-from tests.federation.wallet_world import PEGIN_DEPTH, Federation, Member, World
+from tests.federation.wallet_world import PEGIN_DEPTH, Federation, Member, World, free_port
 
 pytestmark = pytest.mark.e2e
 FAUCET = "faucet"

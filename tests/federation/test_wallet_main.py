@@ -17,14 +17,9 @@ from sidechain.api.client import RpcClient, RpcError
 from sidechain.errors import Unavailable
 from sidechain.wallet.book import WalletBook
 from tests.federation.founded import found
+from tests.federation.wallet_world import free_port
 
 START_TIMEOUT_S = 60
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture

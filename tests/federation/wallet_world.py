@@ -5,6 +5,7 @@ crash is simply a new process over the same store.
 """
 
 import itertools
+import socket
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -394,3 +395,10 @@ class World:
 
 def coins(amount_sats: int) -> str:
     return f"{amount_sats // 10**8}.{amount_sats % 10**8:08d}"
+
+
+def free_port() -> int:
+    """A loopback port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
