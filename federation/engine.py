@@ -8,7 +8,7 @@ Source: consensus:4, consensus:C40, consensus:C54, the contract in `consensus.ef
 """
 
 import asyncio
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Final
@@ -62,6 +62,7 @@ from sidechain.script.block_signature import verify_block_signature
 INBOX_FRAMES_MAX: Final = 20_000
 """Frames waiting in the inbox; above it the sending peer is dropped (C97)."""
 TICK_MS: Final = 1_000
+DECISIONS_KEPT_MAX: Final = 10_000
 ROLLCALL_PAUSE_MS: Final = 5_000
 """ROLLCALL frames of one peer are answered at most this often (C98)."""
 
@@ -126,6 +127,7 @@ class Engine:
         self._nonce = b""
         self._rollcalls_ms: dict[int, int] = {}
         self._work_announced = 0
+        self._decided_rounds: OrderedDict[int, int] = OrderedDict()
         self.alarms: deque[str] = deque(maxlen=50)
 
     # -- what other parts of the process call
@@ -157,6 +159,17 @@ class Engine:
     def is_behind(self) -> bool:
         """Whether a peer that is believed claims final blocks above ours."""
         return self._finals.is_behind
+
+    def decided_round(self, height: int) -> int | None:
+        """The round in which a block was decided, where this process knows it."""
+        return self._decided_rounds.get(height)
+
+    def learn_decision(self, certificate: Certificate) -> None:
+        """Remember the round of a COMMIT certificate, from the core or from the journal."""
+        if certificate.type is VoteType.PRECOMMIT:
+            self._decided_rounds[certificate.height] = certificate.round
+            while len(self._decided_rounds) > DECISIONS_KEPT_MAX:
+                self._decided_rounds.popitem(last=False)
 
     # -- running
 
@@ -219,6 +232,8 @@ class Engine:
             case fx.SignBlock():
                 return self._sign_block(effect)
             case fx.Broadcast(message):
+                if isinstance(message, Certificate):
+                    self.learn_decision(message)
                 parts.network.broadcast(*encode_message(message))
             case fx.Send(to, message):
                 parts.network.send(to, *encode_message(message))

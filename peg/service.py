@@ -9,7 +9,7 @@ Source: peg:4, peg:5, N7-N9, N15, N17, N23, N24.
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +41,7 @@ from peg.signing import (
 )
 from peg.state import LANE, PegView
 from peg.status import hash_hex
-from peg.trial_spend import build_trial_spend
+from peg.trial_spend import TrialSpend, assemble_trial_spend, build_trial_spend
 from peg.voting import FrozenParentFacts, OwnNode, PegVoting, VotingNode
 from sidechain.errors import InvalidEncoding, PeerFault, Unavailable
 from sidechain.params import ChainParams
@@ -208,9 +208,7 @@ class PegService:
             PeerFault: malformed, wrongly signed, or a batch signature that does not verify.
         """
         key = self._setup.block_keys[member][1:]
-        body = open_frame(
-            self._setup.chain.genesis_hash, kind, frame, member=member, block_key=key
-        )
+        body = open_frame(self._setup.chain.genesis_hash, kind, frame, member=member, block_key=key)
         try:
             match kind:
                 case 20:
@@ -282,9 +280,7 @@ class PegService:
         verdict = await self.voting.check_eventual_and_policy(block)
         return verdict.eventual, verdict.policy, verdict.reason
 
-    async def parent_facts_for(
-        self, subject: Transaction | Block
-    ) -> FrozenParentFacts:
+    async def parent_facts_for(self, subject: Transaction | Block) -> FrozenParentFacts:
         """Frozen answers for the depth checks of sidechain.validation.pegins."""
         transactions = subject.transactions if isinstance(subject, Block) else (subject,)
         return await self.voting.parent_facts(transactions)
@@ -328,6 +324,27 @@ class PegService:
             Unavailable: the output is unknown, spent, or the node does not answer.
             InvalidEncoding: not a FED output, too small, or a coin or anchor of the lane.
         """
+        trial = await self._trial(outpoint)
+        return trial.unsigned, self._ports.signer.sign_parent_input(trial.digest) + b"\x01"
+
+    async def try_trial_spend(
+        self, outpoint: OutPoint, signatures: Mapping[int, bytes]
+    ) -> tuple[bool, str]:
+        """Offer the signed trial spend to the own node, which only tests it (P2).
+
+        Args:
+            signatures: DER with hash type, by member; k that verify are needed.
+        Returns:
+            Whether the node would take it, and its reason if not.
+        Raises:
+            As `sign_trial_spend`; InvalidEncoding too when fewer than k signatures verify.
+        """
+        trial = await self._trial(outpoint)
+        raw = assemble_trial_spend(trial, signatures, self._setup.script)
+        verdict = await self._ports.client.test_mempool_accept(raw)
+        return verdict.allowed, verdict.reason
+
+    async def _trial(self, outpoint: OutPoint) -> TrialSpend:
         output = await self._ports.client.tx_out(outpoint, True)
         if output is None:
             raise Unavailable("output is unknown or spent")
@@ -338,10 +355,9 @@ class PegService:
         coins = {coin.outpoint for coin in view.coins} if view is not None else set()
         if outpoint in anchors | coins or outpoint == self._opened():
             raise InvalidEncoding("trial spend", "never of an anchor or a coin")
-        trial = build_trial_spend(
+        return build_trial_spend(
             outpoint, output.value_sats, self._setup.parameters, self._setup.script
         )
-        return trial.unsigned, self._ports.signer.sign_parent_input(trial.digest) + b"\x01"
 
     # ---- parts of a turn ----
 

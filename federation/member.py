@@ -1,0 +1,105 @@
+"""Entry point of a member's process: `python -m federation.member --folder DIR --federation FILE`.
+
+Source: design D9, consensus:C40, consensus:C75, N5.
+"""
+
+import asyncio
+import signal
+import sys
+from pathlib import Path
+
+import click
+
+from federation.config import InvalidConfig
+from federation.engine import Halted
+from federation.log import Log, open_log, terminal_of_process
+from federation.member_folder import MemberFolder
+from federation.node import CannotStart, StartOptions, open_node
+from federation.signer import SignerFailed, SignerRefused
+from federation.wal import JournalCorrupt, JournalFailed, JournalLocked
+from sidechain.errors import Invalid, InvariantError, Unavailable
+
+EXPECTED = (
+    InvalidConfig,
+    CannotStart,
+    JournalLocked,
+    JournalFailed,
+    JournalCorrupt,
+    SignerFailed,
+    SignerRefused,
+    Halted,
+    Unavailable,
+    Invalid,
+    InvariantError,
+    OSError,
+)
+
+
+@click.command(help="Run one member of a federation until SIGTERM or Ctrl-C.")
+@click.option(
+    "--folder",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    required=True,
+    help="The member's folder with member.json and keys/.",
+)
+@click.option(
+    "--federation",
+    "federation_path",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    required=True,
+    help="federation.json, shared by all members.",
+)
+@click.option("--init", is_flag=True, help="First start of this key, once ever.")
+@click.option(
+    "--restored",
+    is_flag=True,
+    help="The folder came from a backup, or its journal is lost or damaged.",
+)
+def main(folder: Path, federation_path: Path, init: bool, restored: bool) -> None:
+    """Run one member."""
+    if not __debug__:
+        raise click.UsageError("assertions are off; start Python without -O")
+    if init and restored:
+        raise click.UsageError("--init and --restored exclude each other")
+    log = open_log(folder.name, path=MemberFolder(folder).log, terminal=terminal_of_process())
+    try:
+        reason = run(folder, federation_path, StartOptions(init=init, restored=restored), log)
+    finally:
+        log.close()
+    if reason:
+        click.echo(f"{folder.name}: {reason}", err=True)
+        sys.exit(1)
+
+
+def run(folder: Path, federation_path: Path, options: StartOptions, log: Log) -> str:
+    """Run a member to its end; returns why it had to stop, "" for an orderly end."""
+    reasons: list[str] = []
+    try:
+        with open_node(folder, federation_path, options, log.logger) as node:
+
+            async def serve() -> None:
+                stop = asyncio.Event()
+                loop = asyncio.get_running_loop()
+                for number in (signal.SIGTERM, signal.SIGINT):
+                    loop.add_signal_handler(number, stop.set)
+                await node.run(stop)
+
+            asyncio.run(serve())
+    except* EXPECTED as group:
+        reasons = [f"{type(error).__name__}: {error}" for error in _leaves(group)]
+    if reasons:
+        log.logger.error("member_stopped", alarm=True, reason="; ".join(reasons))
+    else:
+        log.logger.info("member_stopped")
+    return "; ".join(reasons)
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    found: list[BaseException] = []
+    for error in group.exceptions:
+        found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
+    return found
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,246 @@
+"""JSON-RPC methods of a member beyond Elements' own: the federation, the peg, the operator.
+
+Source: N2, N19, N22, N23, peg:11, peg:12.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from federation.config import FederationFile
+from federation.consensus.driver import Driver
+from federation.engine import Engine
+from federation.evidence_store import EvidenceStore
+from federation.member_folder import MemberConfig
+from federation.peers import PeerNetwork
+from federation.production import BlockProduction
+from peg.bitcoind import BitcoindError
+from peg.service import PegService
+from peg.status import parse_outpoint
+from peg.watcher import ParentWatcher
+from sidechain.api.registry import Registry, RpcError
+from sidechain.chain import Chain
+from sidechain.errors import Invalid, Unavailable
+
+INVALID_PARAMETER = -8
+NOT_YET = -28
+BLOCKS_SHOWN_MAX = 1_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemberMethods:
+    """Read-only views over the parts of a member, and the operator's approvals."""
+
+    federation: FederationFile
+    config: MemberConfig
+    chain: Chain
+    driver: Driver
+    engine: Engine
+    network: PeerNetwork
+    production: BlockProduction
+    peg: PegService
+    watcher: ParentWatcher
+    evidence: EvidenceStore
+    now_ms: Callable[[], int]
+    started_ms: int
+
+    def register(self, registry: Registry) -> None:
+        """Offer all methods."""
+        for method, summary in (
+            (self.getfederationinfo, "State of the agreement, links and limits in force."),
+            (self.getblocksigners, "Who proposed and who signed each block of a range."),
+            (self.getevidence, "Evidence against members."),
+            (
+                self.getpeginfo,
+                "The committed Bitcoin block, limits, whether deposits are open.",
+            ),
+            (self.getpegout, "Status of one burn (txid:vout)."),
+            (self.listpegouts, "The newest burns and their status."),
+            (self.getdeposit, "Whether a Bitcoin deposit (txid:vout) is claimed."),
+            (self.getaudit, "Reserves against liabilities, computed two ways."),
+            (self.approverecord, "Approve a record (hex) as this member's operator."),
+            (self.dryrunopen, "Sign the trial spend of a FED output, or try it when signed."),
+        ):
+            registry.add(method.__name__, method, summary)
+
+    # -- federation
+
+    def getfederationinfo(self) -> dict[str, Any]:
+        """One member's view of the federation."""
+        members = self.federation.member_set()
+        agreement, config = self.driver.agreement, self.config
+        links = {status.member: status for status in self.network.status()}
+        return {
+            "chain": self.federation.chain_name,
+            "parameter_hash": self.federation.parameter_hash().hex(),
+            "n": members.n,
+            "k": members.k,
+            "f_s": members.f_s,
+            "f_l": members.f_l,
+            "index": config.index,
+            "mode": self.driver.mode.name,
+            "height": self.chain.tip_height,
+            "best_block_hash": self.chain.tip_hash[::-1].hex(),
+            "round": agreement.round,
+            "step": agreement.step.name,
+            "locked_round": agreement.locked_round,
+            "valid_round": agreement.valid_round,
+            "next_proposer": members.proposer(self.driver.height, max(agreement.round, 0)),
+            "online": 1 + len(self.network.connected),
+            "syncing": self.engine.is_behind,
+            "parent": {
+                "healthy": self.watcher.is_healthy,
+                "height": self.peg.reports.info()["parent_height"]
+                if self.watcher.is_healthy
+                else None,
+                "error": None if self.watcher.is_healthy else self.watcher.last_error,
+            },
+            "members": [
+                {
+                    "name": entry.name,
+                    "index": entry.index,
+                    "address": f"{entry.host}:{entry.port}",
+                    "connected": entry.index == config.index or links[entry.index].connected,
+                    "rtt_us": None if entry.index == config.index else links[entry.index].rtt_us,
+                    "last_end": "" if entry.index == config.index else links[entry.index].last_end,
+                }
+                for entry in self.federation.members
+            ],
+            "parameter_mismatches": sorted(self.network.parameter_mismatches),
+            "refused_connections": self.network.refused_connections,
+            "evidence": len(self.evidence.all()),
+            "alarms": list(self.engine.alarms),
+            "timeouts": {
+                "block_interval_ms": config.block_interval_ms,
+                "min_interval_ms": config.min_interval_ms,
+                "timeout_base_ms": config.timeout_base_ms,
+                "timeout_step_ms": config.timeout_step_ms,
+                "timeout_cap_ms": config.timeout_cap_ms,
+                "gossip_interval_ms": config.gossip_interval_ms,
+                "future_limit_s": config.future_limit_s,
+            },
+            "uptime_ms": self.now_ms() - self.started_ms,
+        }
+
+    def getblocksigners(self, from_height: Any = None, count: Any = 20) -> list[dict[str, Any]]:
+        """Signers by block, from a height on; without one, the newest blocks.
+
+        Which round decided is not in a block, so the proposer shown is that of round 0 unless the
+        own journal names another.
+        """
+        count = _whole(count, "count", 1, BLOCKS_SHOWN_MAX)
+        tip = self.chain.tip_height
+        first = max(1, tip - count + 1) if from_height is None else from_height
+        first = _whole(first, "from_height", 1, 2**32)
+        members = self.federation.member_set()
+        rows = []
+        for height in range(first, min(first + count - 1, tip) + 1):
+            header = self.chain.header(height)
+            signers = [s.member for s in self.production.signatures_of(header)]
+            round_number = self.engine.decided_round(height)
+            rows.append(
+                {
+                    "height": height,
+                    "hash": header.hash[::-1].hex(),
+                    "time": header.time,
+                    "transactions": len(self.chain.block(height).transactions),
+                    "round": round_number,
+                    "proposer": None
+                    if round_number is None
+                    else members.proposer(height, round_number),
+                    "signers": signers,
+                    "missed": [m.index for m in members.members if m.index not in signers],
+                }
+            )
+        return rows
+
+    def getevidence(self) -> list[dict[str, Any]]:
+        """All evidence, oldest first."""
+        return self.evidence.all()
+
+    # -- peg
+
+    def getpeginfo(self) -> dict[str, Any]:
+        """Committed block, limits, deposits."""
+        return self.peg.reports.info()
+
+    def getpegout(self, burn_id: Any) -> dict[str, Any]:
+        """One burn."""
+        try:
+            found = self.peg.reports.pegout(_text(burn_id, "burn_id"))
+        except Invalid as error:
+            raise RpcError(INVALID_PARAMETER, str(error)) from error
+        if found is None:
+            raise RpcError(-5, "no final block holds this burn")
+        return found
+
+    def listpegouts(self) -> list[dict[str, Any]]:
+        """Newest burns."""
+        return self.peg.reports.pegouts()
+
+    def getdeposit(self, outpoint: Any) -> dict[str, Any]:
+        """One deposit."""
+        try:
+            return self.peg.reports.deposit(_text(outpoint, "outpoint"))
+        except Invalid as error:
+            raise RpcError(INVALID_PARAMETER, str(error)) from error
+
+    def getaudit(self) -> dict[str, Any]:
+        """The audit at the newest height the peg has read."""
+        try:
+            return self.peg.reports.audit()
+        except Unavailable as error:
+            raise RpcError(NOT_YET, str(error)) from error
+
+    # -- operator
+
+    def approverecord(self, record: Any) -> dict[str, Any]:
+        """Remember an approval; the record goes into a block when k operators agree."""
+        try:
+            name = self.peg.approve_record(_bytes(record, "record"))
+        except Invalid as error:
+            raise RpcError(INVALID_PARAMETER, str(error)) from error
+        self.engine.work_available()
+        return {"approved": name}
+
+    async def dryrunopen(self, outpoint: Any, signatures: Any = None) -> dict[str, Any]:
+        """The trial spend of a FED output paid for it (P2, P39).
+
+        Without signatures: this member's own, {"member", "unsigned", "signature"}. With an object
+        of member index to signature in hex: whether the own bitcoind would take the spend,
+        {"allowed", "reason"}.
+        """
+        try:
+            place = parse_outpoint(_text(outpoint, "outpoint"))
+            if signatures is None:
+                unsigned, signature = await self.peg.sign_trial_spend(place)
+                shown = {"unsigned": unsigned.hex(), "signature": signature.hex()}
+                return {"member": self.config.index, **shown}
+            if not isinstance(signatures, dict):
+                raise RpcError(INVALID_PARAMETER, "signatures is not an object")
+            given = {int(k): _bytes(v, "signature") for k, v in signatures.items()}
+            allowed, reason = await self.peg.try_trial_spend(place, given)
+        except (Invalid, ValueError) as error:
+            raise RpcError(INVALID_PARAMETER, str(error)) from error
+        except (Unavailable, BitcoindError) as error:
+            raise RpcError(NOT_YET, str(error)) from error
+        return {"allowed": allowed, "reason": reason}
+
+
+def _whole(value: Any, name: str, least: int, most: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise RpcError(INVALID_PARAMETER, f"{name} is not a whole number from {least} to {most}")
+    return value
+
+
+def _text(value: Any, name: str) -> str:
+    if not isinstance(value, str):
+        raise RpcError(INVALID_PARAMETER, f"{name} is not text")
+    return value
+
+
+def _bytes(value: Any, name: str) -> bytes:
+    try:
+        return bytes.fromhex(_text(value, name))
+    except ValueError:
+        raise RpcError(INVALID_PARAMETER, f"{name} is not hex") from None

@@ -1,0 +1,534 @@
+"""One member's process: opens everything, wires it, runs it in one TaskGroup, closes it in order.
+
+Source: design 3, consensus:C40, consensus:C43, consensus:C70, N5, N15, N24.
+"""
+
+import asyncio
+import contextlib
+import secrets
+import time
+from collections.abc import Coroutine, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from federation.config import (
+    FederationFile,
+    InvalidConfig,
+    MemberConfig,
+    MemberFolder,
+    take_birth_mark,
+)
+from federation.consensus.driver import Driver
+from federation.consensus.encoding import FRAME_LIMITS_BYTES, FrameKind, InvalidMessage
+from federation.consensus.events import ConsensusTimes, StartMode
+from federation.consensus.records import (
+    BlockSigRecord,
+    InvalidJournal,
+    JournalImage,
+    JournalRecord,
+    Mode,
+    decode_record,
+    restore,
+)
+from federation.engine import Engine, EngineParts
+from federation.evidence_store import EvidenceStore
+from federation.frames import PROTOCOL_VERSION, Hello
+from federation.member_rpc import MemberMethods
+from federation.peers import EventLog, PeerIdentity, PeerMember, PeerNetwork
+from federation.production import BlockProduction
+from federation.relay import TransactionRelay
+from federation.signer import GuardStart, Signer, SignerFiles
+from federation.verification import MessageVerifier
+from federation.wal import PEG_JOURNAL, BlockFiles, Journal, JournalCorrupt, Verdict, archive
+from peg.bitcoind import BitcoindClient
+from peg.burn_relay import check_relayed_burns
+from peg.parent_view import ParentChange, ParentView
+from peg.service import PegPorts, PegService, PegSetup
+from peg.watcher import ParentWatcher
+from sidechain.api.http import RpcServer
+from sidechain.api.registry import Registry
+from sidechain.api.rpc import register_chain_methods
+from sidechain.chain import Chain
+from sidechain.errors import PeerFault
+from sidechain.primitives.block import Block
+from sidechain.primitives.transaction import Transaction
+
+BITCOIND_TIMEOUT_MS: Final = 10_000
+WATCH_POLL_MS: Final = 200
+PEG_FRAMES: Final = range(FrameKind.RECORD, FrameKind.REPORTSIG + 1)
+
+
+class CannotStart(Exception):
+    """The member must not or cannot start; the text says what a person can do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartOptions:
+    """What the operator said: `--init` (N5) and `--restored` (C70)."""
+
+    init: bool = False
+    restored: bool = False
+
+
+def monotonic_ms() -> int:
+    """The monotonic clock, milliseconds."""
+    return time.monotonic_ns() // 1_000_000
+
+
+def unix_time_s() -> int:
+    """The wall clock, seconds."""
+    return int(time.time())
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedJournal:
+    """The journal with what it says and how the core is to start."""
+
+    journal: Journal
+    image: JournalImage
+    records: tuple[JournalRecord, ...]
+    mode: StartMode
+
+
+def open_journal(
+    folder: MemberFolder, *, genesis: bytes, vote_key: bytes, options: StartOptions
+) -> OpenedJournal:
+    """Open the journal and decide how to start (C70, J6).
+
+    Raises:
+        CannotStart: no permission to be born, or a damaged journal without `--restored`.
+        JournalLocked, JournalFailed: as `Journal.open`.
+    """
+    if options.restored:
+        archive(folder.journal)
+    try:
+        journal = Journal.open(folder.journal, genesis=genesis, key=vote_key)
+    except JournalCorrupt as error:
+        raise CannotStart(
+            f"the journal is damaged: {error}; start once with --restored, and the member will "
+            "abstain until the others have shown it what it may have signed"
+        ) from error
+    try:
+        records = tuple(decode_record(r.kind, r.body) for r in journal.records)
+        image = restore(records)
+    except (InvalidMessage, InvalidJournal) as error:
+        journal.close()
+        raise CannotStart(f"the journal contradicts itself: {error}") from error
+    mode = StartMode.INTACT
+    if journal.verdict is Verdict.DOUBTFUL:
+        mode = StartMode.DOUBTFUL
+    elif journal.verdict is Verdict.EMPTY or not records:
+        mode = StartMode.AMNESIAC
+        if options.init and not options.restored:
+            try:
+                take_birth_mark(folder)
+            except InvalidConfig as error:
+                journal.close()
+                raise CannotStart(str(error)) from error
+            mode = StartMode.FRESH
+    return OpenedJournal(journal, image, records, mode)
+
+
+class Node:
+    """Everything one member consists of. Made by `open_node`."""
+
+    def __init__(
+        self,
+        *,
+        folder: MemberFolder,
+        config: MemberConfig,
+        federation: FederationFile,
+        chain: Chain,
+        opened: OpenedJournal,
+        peg_journal: Journal,
+        signer: Signer,
+        log: EventLog,
+    ) -> None:
+        self._folder = folder
+        self._config = config
+        self._federation = federation
+        self._chain = chain
+        self._opened = opened
+        self._signer = signer
+        self._log = log
+        self._group: asyncio.TaskGroup | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._stop = asyncio.Event()
+        self._members = federation.member_set()
+        self._entry = federation.members[config.index]
+        self._view = ParentView()
+        self._client = self._bitcoind()
+        self._watcher = ParentWatcher(
+            self._client,
+            self._view,
+            on_change=self._on_parent_change,
+            on_health=self._on_parent_health,
+            poll_ms=WATCH_POLL_MS,
+        )
+        self._network = self._make_network()
+        self._peg = self._make_peg(peg_journal)
+        self._production = BlockProduction(
+            chain=chain,
+            peg=self._peg,
+            members=self._members,
+            witness_script=federation.signblockscript,
+            first_epoch_blocks=chain.params.dynamic_epoch_length,
+            future_limit_s=config.future_limit_s,
+            wall_clock_s=unix_time_s,
+        )
+        self._evidence = EvidenceStore(
+            folder.path / "evidence.jsonl",
+            genesis=chain.params.genesis_hash,
+            parameter_hash=federation.parameter_hash(),
+            members=self._members,
+        )
+        self._driver, block_files = self._make_driver()
+        self._engine = Engine(self._engine_parts(block_files))
+        self._relay = TransactionRelay(
+            chain=chain,
+            network=self._network,
+            facts_for=self._peg.parent_facts_for,
+            on_new=self._engine.work_available,
+            post=self._engine.post,
+            spawn=self._spawn,
+            unix_time_s=unix_time_s,
+            log=log,
+        )
+        self._server = self._make_server()
+
+    # -- running
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Run until `stop` is set; then close links and API, and return.
+
+        Raises:
+            ExceptionGroup: around what stopped it: `engine.Halted`, a disk or signer failure, an
+                InvariantError.
+        """
+        self._stop = stop
+        self._peg.load(self._chain.block(h) for h in range(1, self._chain.tip_height + 1))
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._group = group
+                await self._network.run(group)
+                await self._server.start()
+                self._log.info(
+                    "member_started",
+                    index=self._config.index,
+                    height=self._chain.tip_height,
+                    start=self._opened.mode.value,
+                    port=self._network.port,
+                    rpc_port=self._server.port,
+                    parameter_hash=self._federation.parameter_hash().hex(),
+                )
+                self._spawn(self._engine.run(self._opened.mode, secrets.token_bytes(32)))
+                self._spawn(self._watcher.run())
+                self._spawn(self._peg.run())
+                await stop.wait()
+                self._log.info("member_stopping")
+                await self._server.stop()
+                await self._network.close()
+                for task in list(self._tasks):
+                    task.cancel()
+        finally:
+            self._engine.close()
+            await self._server.stop()
+            await self._client.close()
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        if self._group is None:
+            work.close()
+            raise RuntimeError("the node is not running")
+        task = self._group.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    # -- what the parts tell
+
+    def _on_frame(self, member: int, kind: int, body: bytes) -> None:
+        self._engine.on_frame(member, kind, body)
+
+    def _on_other_frame(self, member: int, kind: int, body: bytes) -> None:
+        if kind in (FrameKind.TXINV, FrameKind.TXGET, FrameKind.TX):
+            self._relay.on_frame(member, kind, body)
+        elif kind in PEG_FRAMES:
+            try:
+                self._peg.on_frame(kind, member, body)
+            except PeerFault as fault:
+                self._log.warning("peer_fault", member=member, reason=str(fault))
+                self._network.charge_signatures(member, failed=1)
+
+    def _on_link(self, member: int, connected: bool) -> None:
+        self._engine.on_link(member, connected)
+        self._engine.post(lambda: self._relay.on_link(member, connected))
+
+    def _on_final(self, block: Block) -> None:
+        self._peg.on_final_block(block)
+        self._relay.on_final(block)
+
+    def _on_mode(self, mode: Mode, reason: str) -> None:
+        if mode is Mode.HALTED:
+            self._log.error("halted", alarm=True, reason=reason)
+
+    async def _on_parent_change(self, change: ParentChange) -> None:
+        self._log.info(
+            "parent_changed",
+            height=self._view.tip_height,
+            disconnected=len(change.disconnected),
+            connected=len(change.connected),
+        )
+        self._peg.on_parent_change()
+        self._engine.work_available()
+
+    def _on_parent_health(self, healthy: bool, reason: str) -> None:
+        if healthy:
+            self._log.info("bitcoind_answers")
+        else:
+            self._log.warning("bitcoind_down", reason=reason)
+
+    # -- making the parts
+
+    def _bitcoind(self) -> BitcoindClient:
+        access = self._config.bitcoind
+        if access.cookie is not None:
+            return BitcoindClient(
+                access.url, cookie_path=access.cookie, timeout_ms=BITCOIND_TIMEOUT_MS
+            )
+        return BitcoindClient(
+            access.url,
+            user=access.user,
+            password=access.password(),
+            timeout_ms=BITCOIND_TIMEOUT_MS,
+        )
+
+    def _make_network(self) -> PeerNetwork:
+        return PeerNetwork(
+            identity=PeerIdentity(
+                index=self._config.index,
+                certificate=self._folder.certificate,
+                key=self._folder.tls_key,
+                listen_host=self._config.listen_host,
+                listen_port=self._config.listen_port,
+            ),
+            members=[
+                PeerMember(
+                    index=entry.index,
+                    host=entry.host,
+                    port=entry.port,
+                    certificate_pem=entry.certificate_pem,
+                    block_key=entry.block_key,
+                )
+                for entry in self._federation.members
+            ],
+            hello=self._hello,
+            limits=FRAME_LIMITS_BYTES,
+            on_frame=self._on_frame,
+            on_link=self._on_link,
+            log=self._log,
+        )
+
+    def _hello(self) -> Hello:
+        return Hello(
+            protocol_version=PROTOCOL_VERSION,
+            genesis=self._chain.params.genesis_hash,
+            parameter_hash=self._federation.parameter_hash(),
+            block_key=self._entry.block_key,
+            tip_height=self._chain.tip_height,
+            block_interval_ms=self._config.block_interval_ms,
+            timeout_base_ms=self._config.timeout_base_ms,
+            timeout_cap_ms=self._config.timeout_cap_ms,
+            future_limit_s=self._config.future_limit_s,
+        )
+
+    def _make_peg(self, peg_journal: Journal) -> PegService:
+        setup = PegSetup(
+            chain=self._chain.params,
+            parameters=self._federation.peg,
+            script=self._federation.fed_script(),
+            parameter_hash=self._federation.parameter_hash(),
+            member=self._config.index,
+            block_keys=tuple(entry.block_key for entry in self._federation.members),
+            approvals_folder=self._folder.approved,
+        )
+        ports = PegPorts(
+            client=self._client,
+            view=self._view,
+            is_healthy=lambda: self._watcher.is_healthy,
+            poke=self._watcher.poke,
+            signer=self._signer,
+            link=self._network,
+            journal=peg_journal,
+            journal_bodies=[record.body for record in peg_journal.records],
+            log=self._log,
+        )
+        return PegService(setup, ports)
+
+    def _make_driver(self) -> tuple[Driver, BlockFiles]:
+        block_files = BlockFiles(self._folder.journal)
+        stored: dict[bytes, bytes] = {}
+        for block_hash in sorted(block_files.hashes):
+            data = block_files.load(block_hash)
+            if data is not None and Block.decode(data, self._chain.params).hash == block_hash:
+                stored[block_hash] = data
+        config = self._config
+        driver = Driver(
+            vote_key=self._entry.block_key[1:],
+            times=ConsensusTimes(
+                block_interval_ms=config.block_interval_ms,
+                min_interval_ms=config.min_interval_ms,
+                timeout_base_ms=config.timeout_base_ms,
+                timeout_step_ms=config.timeout_step_ms,
+                timeout_cap_ms=config.timeout_cap_ms,
+                gossip_interval_ms=config.gossip_interval_ms,
+            ),
+            image=self._opened.image,
+            blocks=stored,
+        )
+        return driver, block_files
+
+    def _engine_parts(self, block_files: BlockFiles) -> EngineParts:
+        return EngineParts(
+            me=self._config.index,
+            chain=self._chain,
+            driver=self._driver,
+            journal=self._opened.journal,
+            block_files=block_files,
+            signer=self._signer,
+            network=self._network,
+            verifier=MessageVerifier(self._chain.params.genesis_hash),
+            production=self._production,
+            evidence=self._evidence,
+            log=self._log,
+            now_ms=monotonic_ms,
+            spawn=self._spawn,
+            on_final=self._on_final,
+            on_mode=self._on_mode,
+            other_frames=self._on_other_frame,
+        )
+
+    def _make_server(self) -> RpcServer:
+        registry = Registry()
+        register_chain_methods(
+            registry,
+            self._chain,
+            facts_for=self._facts_for,
+            on_accepted=self._relay.accepted,
+            unix_time_s=unix_time_s,
+            stop=lambda: self._stop.set(),
+            connections=lambda: len(self._network.connected),
+        )
+        for record in self._opened.records:
+            if isinstance(record, BlockSigRecord):
+                self._engine.learn_decision(record.certificate)
+        MemberMethods(
+            federation=self._federation,
+            config=self._config,
+            chain=self._chain,
+            driver=self._driver,
+            engine=self._engine,
+            network=self._network,
+            production=self._production,
+            peg=self._peg,
+            watcher=self._watcher,
+            evidence=self._evidence,
+            now_ms=monotonic_ms,
+            started_ms=monotonic_ms(),
+        ).register(registry)
+        return RpcServer(
+            registry,
+            self._folder.cookie,
+            port=self._config.rpc_port,
+            on_fault=self._on_rpc_fault,
+        )
+
+    def _on_rpc_fault(self, error: BaseException) -> None:
+        self._log.error("rpc_fault", error=repr(error))
+
+    async def _facts_for(self, tx: Transaction) -> Any:
+        return await self._peg.parent_facts_for(tx)
+
+
+@contextlib.contextmanager
+def open_node(
+    path: Path, federation_path: Path, options: StartOptions, log: EventLog
+) -> Iterator[Node]:
+    """Open a member's folder, journal first (C43), and close it all again.
+
+    Raises:
+        InvalidConfig, CannotStart: with what a person can do about it.
+        JournalLocked: another process runs this member. JournalFailed, SignerFailed, Unavailable:
+            the disk or another process refuses.
+    """
+    folder = MemberFolder(path)
+    config = MemberConfig.load(path)
+    federation = FederationFile.load(
+        federation_path, allow_no_byzantine_safety=config.allow_no_byzantine_safety
+    )
+    if config.index >= federation.n:
+        raise CannotStart(f"member.json says index {config.index}, there are {federation.n}")
+    if federation.member_set().f_s < 1:
+        log.warning("no_byzantine_safety", alarm=True, reason="one lying member can fork the chain")
+    params = federation.chain_params()
+    entry = federation.members[config.index]
+    with contextlib.ExitStack() as stack:
+        opened = open_journal(
+            folder, genesis=params.genesis_hash, vote_key=entry.block_key[1:], options=options
+        )
+        stack.callback(opened.journal.close)
+        signer, opened = _open_signer(folder, federation, config.index, opened, options)
+        stack.callback(signer.close)
+        peg_journal = _open_peg_journal(folder, params.genesis_hash, entry.block_key[1:], log)
+        stack.callback(peg_journal.close)
+        peg, programs = federation.peg, (federation.fed_script().program,)
+
+        def check_relay(tx: Transaction) -> None:
+            check_relayed_burns(tx, chain=params, parameters=peg, fed_programs=programs)
+
+        chain = Chain.open(folder.chain, params, relay_check=check_relay)
+        stack.callback(chain.close)
+        yield Node(
+            folder=folder,
+            config=config,
+            federation=federation,
+            chain=chain,
+            opened=opened,
+            peg_journal=peg_journal,
+            signer=signer,
+            log=log,
+        )
+
+
+def _open_signer(
+    folder: MemberFolder,
+    federation: FederationFile,
+    index: int,
+    opened: OpenedJournal,
+    options: StartOptions,
+) -> tuple[Signer, OpenedJournal]:
+    """The signer; a guard that knows more than the journal makes the member Amnesiac (R6)."""
+    starts = {StartMode.FRESH: GuardStart.FRESH, StartMode.AMNESIAC: GuardStart.RESTORED}
+    start = starts.get(opened.mode, GuardStart.INTACT)
+    entry = federation.members[index]
+    signer = Signer.open(
+        SignerFiles(block_key=folder.block_key, peg_key=folder.peg_key, guard=folder.guard),
+        genesis=federation.chain_params().genesis_hash,
+        start=start,
+        block_key=entry.block_key,
+        peg_key=entry.peg_key,
+    )
+    image = opened.image
+    if start is GuardStart.INTACT and signer.is_ahead_of(image.position, image.block_signature[0]):
+        opened = OpenedJournal(opened.journal, image, opened.records, StartMode.AMNESIAC)
+    return signer, opened
+
+
+def _open_peg_journal(folder: MemberFolder, genesis: bytes, key: bytes, log: EventLog) -> Journal:
+    """The peg journal; its loss or damage is an alarm and no more (N24)."""
+    try:
+        return Journal.open(folder.peg_journal, genesis=genesis, key=key, form=PEG_JOURNAL)
+    except JournalCorrupt as error:
+        log.error("peg_journal_damaged", alarm=True, reason=str(error))
+        archive(folder.peg_journal, PEG_JOURNAL)
+        return Journal.open(folder.peg_journal, genesis=genesis, key=key, form=PEG_JOURNAL)
