@@ -41,18 +41,18 @@ class DigestWatch:
             if theirs == height:
                 self._compare(member, digest, said)
 
-    def hear(self, member: int, height: int, digest: bytes) -> bool:
-        """Remember a member's digest; False when it differs from the own one of that height."""
+    def hear(self, member: int, height: int, digest: bytes) -> None:
+        """Remember a member's digest and compare it; one of a lower height is passed over."""
         known = self._theirs.get(member)
         if known is not None and known[0] > height:
-            return True
+            return
         self._theirs[member] = (height, digest)
         own = self._own.get(height)
-        return True if own is None else self._compare(member, own, digest)
+        if own is not None:
+            self._compare(member, own, digest)
 
-    def _compare(self, member: int, own: bytes, said: bytes) -> bool:
+    def _compare(self, member: int, own: bytes, said: bytes) -> None:
         if own == said:
             self._differing.discard(member)
-            return True
-        self._differing.add(member)
-        return False
+        else:
+            self._differing.add(member)

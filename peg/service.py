@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from peg.approvals import Approvals
 from peg.bitcoind import BitcoindError
@@ -25,7 +25,6 @@ from peg.ledger import PegLedger
 from peg.parameters import PegParameters
 from peg.parent_view import ParentView
 from peg.reports import PegReports
-from peg.reserves import Halt
 from peg.sessions import BatchSigner, MemberSessions, PegJournal, decode_entry, refusal
 from peg.signing import (
     KIND_PEGSIG,
@@ -220,10 +219,8 @@ class PegService:
                         self._send(KIND_PEGSIG, share.encode(), member)
                 case 22:
                     state = decode_pegstate(body)
-                    if not self._digests.hear(member, state.height, state.digest):
-                        self._ports.log.error(
-                            "peg state differs", member=member, height=state.height
-                        )
+                    self._digests.hear(member, state.height, state.digest)
+                    self._say_differing()
                 case _:
                     pass
         except InvalidEncoding as error:
@@ -284,6 +281,13 @@ class PegService:
         """Frozen answers for the depth checks of sidechain.validation.pegins."""
         transactions = subject.transactions if isinstance(subject, Block) else (subject,)
         return await self.voting.parent_facts(transactions)
+
+    # ---- answering ----
+
+    def info(self) -> dict[str, Any]:
+        """Reply of `getpeginfo`: limits, committed block, lane, deposits, and what stands still."""
+        lasting = {event: reason for event, reason in self._said.items() if reason}
+        return {**self.reports.info(), "alarms": lasting}
 
     # ---- the task ----
 
@@ -363,6 +367,7 @@ class PegService:
 
     def _on_view(self, view: PegView) -> None:
         self._digests.compute(view.height, view.digest)
+        self._say_differing()
         self._say("peg halts", ", ".join(view.halts))
 
     def _announce(self) -> None:
@@ -482,10 +487,13 @@ class PegService:
             return
         self._said[event] = reason
         if reason:
-            level = self._ports.log.error if Halt.MISMATCH in reason else self._ports.log.warning
-            level(event, reason=reason)
+            self._ports.log.warning(event, reason=reason)
         else:
             self._ports.log.info(f"{event} no more")
+
+    def _say_differing(self) -> None:
+        members = ", ".join(f"m{member}" for member in self._digests.differing)
+        self._say("peg state differs", members)
 
     def _say_refusal(self, anchor: OutPoint) -> None:
         state = self._broadcasts.state(anchor)

@@ -1,0 +1,216 @@
+"""Several members' peg services around one in-memory Bitcoin and one sidechain."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from peg.commitments import Commitment
+from peg.parameters import LOCAL, PegParameters
+from peg.service import PegPorts, PegService, PegSetup
+from peg.signing import frame_digest
+from sidechain.crypto.keys import ecdsa_sign, public_key, schnorr_sign, tweak_add_secret
+from sidechain.errors import InvariantError
+from sidechain.params import ChainParams
+from sidechain.primitives.block import Block
+from sidechain.primitives.transaction import Transaction
+from tests.peg.world import (
+    PARAMETER_HASH,
+    Bitcoin,
+    Sidechain,
+    federation,
+    secret,
+    sidechain_params,
+)
+
+
+@dataclass(slots=True)
+class TestSigner:
+    """Keys of one member; remembers what it was asked to sign."""
+
+    __test__ = False
+    member: int
+    genesis: bytes
+    signed: list[bytes] = field(default_factory=list)
+
+    def sign_parent_input(self, sighash: bytes, tweak: bytes | None = None) -> bytes:
+        key = secret(f"peg {self.member}")
+        self.signed.append(sighash)
+        return ecdsa_sign(key if tweak is None else tweak_add_secret(key, tweak), sighash)
+
+    def sign_peg_frame(self, kind: int, body: bytes) -> bytes:
+        return schnorr_sign(secret(f"block {self.member}"), frame_digest(self.genesis, kind, body))
+
+
+@dataclass(slots=True)
+class TestJournal:
+    """A journal in memory that can be told to fail."""
+
+    __test__ = False
+    bodies: list[bytes] = field(default_factory=list)
+    is_broken: bool = False
+
+    def append(self, kind: int, body: bytes) -> int:
+        if self.is_broken:
+            raise InvariantError("disk full")
+        self.bodies.append(body)
+        return len(self.bodies)
+
+
+class TestLog:
+    """Keeps what was logged."""
+
+    __test__ = False
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[str, str, dict[str, object]]] = []
+
+    def info(self, event: str, **facts: object) -> None:
+        self.lines.append(("info", event, facts))
+
+    def warning(self, event: str, **facts: object) -> None:
+        self.lines.append(("warning", event, facts))
+
+    def error(self, event: str, **facts: object) -> None:
+        self.lines.append(("error", event, facts))
+
+    def has(self, event: str) -> bool:
+        return any(line[1] == event for line in self.lines)
+
+
+@dataclass(slots=True)
+class Wire:
+    """One member's end of the links: frames wait until the world delivers them."""
+
+    member: int
+    world: "PegWorld"
+
+    def send(self, member: int, kind: int, body: bytes) -> bool:
+        self.world.frames.append((self.member, member, kind, body))
+        return True
+
+    def broadcast(self, kind: int, body: bytes) -> None:
+        for member in self.world.online - {self.member}:
+            self.send(member, kind, body)
+
+
+class PegWorld:
+    """Members' services, their Bitcoin (one for all) and the final sidechain."""
+
+    def __init__(
+        self, folder: Path, parameters: PegParameters = LOCAL, bitcoin: Any = None
+    ) -> None:
+        self.folder = folder
+        self.parameters = parameters
+        self.script = federation(parameters)
+        self.params: ChainParams = sidechain_params(self.script)
+        self.bitcoin: Any = Bitcoin() if bitcoin is None else bitcoin
+        self.side = Sidechain(self.params, self.script, parameters)
+        self.frames: list[tuple[int, int, int, bytes]] = []
+        self.online = set(range(parameters.n))
+        self.journals = [TestJournal() for _ in range(parameters.n)]
+        self.signers = [TestSigner(i, self.params.genesis_hash) for i in range(parameters.n)]
+        self.logs = [TestLog() for _ in range(parameters.n)]
+        self.healthy = True
+        self.services = [self.service(member) for member in range(parameters.n)]
+
+    def service(self, member: int) -> PegService:
+        """A fresh service of a member with its journal, as after a restart."""
+        setup = PegSetup(
+            chain=self.params,
+            parameters=self.parameters,
+            script=self.script,
+            parameter_hash=PARAMETER_HASH,
+            member=member,
+            block_keys=tuple(
+                public_key(secret(f"block {i}")) for i in range(self.parameters.n)
+            ),
+            approvals_folder=self.folder / f"m{member}" / "approved",
+        )
+        ports = PegPorts(
+            client=self.bitcoin,
+            view=self.bitcoin.view,
+            is_healthy=lambda: self.healthy,
+            poke=lambda: None,
+            signer=self.signers[member],
+            link=Wire(member, self),
+            journal=self.journals[member],
+            journal_bodies=tuple(self.journals[member].bodies),
+            log=self.logs[member],
+        )
+        return PegService(setup, ports)
+
+    async def restart(self, member: int, *, wipe: bool = False) -> PegService:
+        """Replace a member's service; with `wipe` its peg journal is lost too."""
+        if wipe:
+            self.journals[member] = TestJournal()
+        self.services[member] = self.service(member)
+        self.services[member].load(self.side.blocks)
+        self.online.add(member)
+        return self.services[member]
+
+    def final(self, block: Block) -> Block:
+        """Make a block final at every member that is online."""
+        self.side.add(block)
+        for member in sorted(self.online):
+            self.services[member].on_final_block(block)
+        return block
+
+    def propose(
+        self,
+        transactions: Sequence[Transaction] = (),
+        *,
+        minimal: bool = False,
+    ) -> Block:
+        """The block the first member online proposes now."""
+        proposer = self.services[min(self.online)]
+        scripts = proposer.plan_coinbase(self.side.height + 1, minimal=minimal)
+        if scripts is None:
+            raise AssertionError("nothing to propose")
+        return self.side.block(scripts, transactions)
+
+    async def extend(
+        self, transactions: Sequence[Transaction] = (), **options: Any
+    ) -> Block:
+        """Propose, judge by all, make final, let everybody work."""
+        block = self.propose(transactions, **options)
+        for member in sorted(self.online):
+            service = self.services[member]
+            service.check_objective(block)
+            verdict = await service.check_eventual_and_policy(block)
+            if verdict[:2] != (True, True):
+                raise AssertionError(f"member {member}: {verdict}")
+        self.final(block)
+        await self.settle()
+        return block
+
+    async def settle(self) -> None:
+        """Run every member and deliver frames until nothing more happens."""
+        for _ in range(10):
+            for member in sorted(self.online):
+                await self.services[member].run_once()
+            if not self.deliver():
+                return
+
+    def deliver(self) -> bool:
+        """Hand over all waiting frames; whether there were any."""
+        frames, self.frames = self.frames, []
+        for sender, receiver, kind, body in frames:
+            if receiver in self.online and sender in self.online:
+                self.services[receiver].on_frame(kind, sender, body)
+        return bool(frames)
+
+    async def mine(self, raws: Sequence[bytes] = (), *, count: int = 1) -> None:
+        """Mine Bitcoin blocks, mempool first, and tell everybody."""
+        self.bitcoin.mine([*self.bitcoin.mempool.values(), *raws], count=count)
+        await self.tell()
+
+    async def tell(self) -> None:
+        """Every member notices that Bitcoin moved."""
+        for member in sorted(self.online):
+            self.services[member].on_parent_change()
+        await self.settle()
+
+    def commitment(self) -> Commitment | None:
+        """Of the last final block."""
+        return self.services[min(self.online)].ledger.history.previous_commitment
