@@ -17,8 +17,8 @@ from peg.bitcoind import BitcoindClient, amount_sats
 from peg.parameters import LOCAL
 from peg.records import OpenRecord, encode_record
 from peg.status import outpoint_text, parse_outpoint
-from peg.trial_spend import assemble_trial_spend, build_trial_spend
 from sidechain.api.client import RpcClient, RpcError
+from sidechain.api.registry import IN_WARMUP
 from sidechain.errors import Unavailable
 from sidechain.primitives.transaction import OutPoint
 from sidechain.script.script import p2wsh
@@ -44,8 +44,8 @@ async def finish_founding(
     async with federation.bitcoind_client(state) as bitcoind:
         if state.stage is Stage.FILES:
             state = await _fund(federation, bitcoind, state, report)
-        if state.stage is Stage.FUNDED:
-            state = await _approve(federation, bitcoind, state, report)
+    if state.stage is Stage.FUNDED:
+        state = await _approve(federation, state, report)
     if state.stage is Stage.APPROVED:
         report("open", "waiting for the block that opens the peg")
         await _each_member(federation, state, _wait_open)
@@ -86,38 +86,31 @@ async def _paid_once(bitcoind: BitcoindClient, script: bytes, value_sats: int) -
     return await bitcoind.send_to_script(FAUCET_WALLET, script, value_sats)
 
 
-async def _approve(
-    federation: LocalFederation, bitcoind: BitcoindClient, state: LocalState, report: Report
-) -> LocalState:
-    """Let every member show that it can sign for the script, then approve OPEN (P1, P2)."""
-    report("dry run", "the members sign a trial spend of the federation's script")
-    file = federation.load_federation(state)
-    outpoint, script = parse_outpoint(state.trial), file.fed_script()
-    output = await bitcoind.tx_out(outpoint)
-    if output is None:
-        raise LocalError(f"the trial output {state.trial} is spent or unknown")
-    trial = build_trial_spend(outpoint, output.value_sats, file.peg, script)
-    signatures: dict[int, bytes] = {}
+async def _approve(federation: LocalFederation, state: LocalState, report: Report) -> LocalState:
+    """Let every member show that it can sign for the script, then approve OPEN (P1, P2).
+
+    Each bitcoind is shown a spend by another choice of k members, so that all have signed one.
+    """
+    report("dry run", "the members try a spend of the federation's script")
+    signatures: dict[int, str] = {}
 
     async def sign(member: LocalMember, client: RpcClient) -> None:
         reply = await _repeat(lambda: client.call("dryrunopen", state.trial))
-        if bytes.fromhex(reply["unsigned"]) != trial.unsigned:
-            raise LocalError(f"{member.name} built another trial spend")
-        signatures[member.index] = bytes.fromhex(reply["signature"])
+        signatures[member.index] = reply["signature"]
 
-    await _each_member(federation, state, sign)
-    for first in range(state.n):
-        chosen = {(first + i) % state.n for i in range(state.k)}
-        raw = assemble_trial_spend(trial, {i: signatures[i] for i in chosen}, script)
-        verdict = await bitcoind.test_mempool_accept(raw)
-        if not verdict.allowed:
-            raise LocalError(f"bitcoind refuses a spend of the script: {verdict.reason}")
-
-    record = encode_record(OpenRecord(lane=LANE, anchor=parse_outpoint(state.anchor)))
+    async def dry_run(member: LocalMember, client: RpcClient) -> None:
+        chosen = [(member.index + i) % state.n for i in range(state.k)]
+        given = {str(i): signatures[i] for i in chosen}
+        verdict = await _repeat(lambda: client.call("dryrunopen", state.trial, given))
+        if not verdict["allowed"]:
+            raise LocalError(f"{member.name}: bitcoind refuses the spend: {verdict['reason']}")
 
     async def approve(_: LocalMember, client: RpcClient) -> None:
         await _repeat(lambda: client.call("approverecord", record.hex()))
 
+    record = encode_record(OpenRecord(lane=LANE, anchor=parse_outpoint(state.anchor)))
+    await _each_member(federation, state, sign)
+    await _each_member(federation, state, dry_run)
     await _each_member(federation, state, approve)
     return _advance(federation, state, Stage.APPROVED)
 
@@ -156,8 +149,9 @@ async def _repeat(ask: Callable[[], Awaitable[Any]]) -> Any:
     while True:
         try:
             return await ask()
-        except Unavailable:
-            if loop.time() > give_up_at:
+        except (RpcError, Unavailable) as error:
+            is_later = isinstance(error, Unavailable) or error.code == IN_WARMUP
+            if not is_later or loop.time() > give_up_at:
                 raise
         await asyncio.sleep(POLL_S)
 

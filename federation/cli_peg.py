@@ -16,11 +16,15 @@ from federation.cli_wait import (
     wait_pegout,
 )
 from federation.cli_wallet import check_bitcoin_address
+from federation.local import LocalFederation
+from federation.local_state import LocalState
 from peg.bitcoind import amount_text
 from sidechain.api.client import RpcError
+from sidechain.errors import Unavailable
 
 CODE_INVALID_PARAMETER = -8
 BLOCKS_SHOWN_MAX = 1_000
+ASK_TIMEOUT_S = 10
 
 _wait_option = click.option("--wait", is_flag=True, help="Show every stage and wait for the end.")
 _mine_option = click.option(
@@ -209,9 +213,37 @@ def _register_blocks(group: click.Group) -> None:
     async def blocks(session: Session, *, signers: bool, count: int) -> None:
         """Show the newest sidechain blocks."""
         state = session.state()
-        async with session.members() as members:
-            height = int(await members.call("getblockcount"))
-            first = max(1, height - count + 1)
-            found = await members.call("getblocksigners", first, height - first + 1)
+        found = await newest_blocks(session.federation, state, count)
         names = [member.name for member in state.members]
         session.output.result({"blocks": found}, blocks_table(found, names, signers=signers))
+
+
+async def newest_blocks(
+    federation: LocalFederation, state: LocalState, count: int
+) -> list[dict[str, Any]]:
+    """The newest blocks with their signers, lowest first.
+
+    Which round decided is known only to members that took part; so all are asked, and the first
+    that knows says who proposed.
+
+    Raises:
+        Failed: no member answers.
+    """
+    rows: dict[int, dict[str, Any]] = {}
+    problem = "no member runs"
+    running = federation.running()
+    for member in state.members:
+        if member.name not in running:
+            continue
+        async with federation.member_client(member, timeout_s=ASK_TIMEOUT_S) as client:
+            try:
+                answer = await client.call("getblocksigners", None, count)
+            except (RpcError, Unavailable) as error:
+                problem = f"{member.name}: {error}"
+                continue
+        for row in answer:
+            if rows.get(row["height"], {}).get("round") is None:
+                rows[row["height"]] = row
+    if not rows and problem:
+        raise Failed(f"no member of the federation answers: {problem}")
+    return [rows[height] for height in sorted(rows)][-count:]

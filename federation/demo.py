@@ -19,6 +19,7 @@ from rich.console import Console
 
 from federation.ceremony import finish_founding
 from federation.cli_common import Failed, Output, print_json, show_btc
+from federation.cli_peg import newest_blocks
 from federation.cli_tables import audit_text, blocks_table, is_exact
 from federation.cli_wait import ParentMiner, wait_payment, wait_pegin, wait_pegout
 from federation.local import LocalFederation, UpOptions
@@ -36,6 +37,7 @@ PAYMENT_SATS = 25_000_000
 PAYMENT_DURING_OUTAGE_SATS = 5_000_000
 PEGOUT_SATS = 40_000_000
 VICTIM = 2
+BLOCKS_SHOWN = 1_000
 BLOCKS_DURING_OUTAGE = 2
 CATCH_UP_TIMEOUT_S = 60
 SETTLE_TIMEOUT_S = 60
@@ -229,8 +231,7 @@ class Demo:
             raise Failed("reserves and liabilities do not agree")
 
     async def _show_signers(self, stage: _Stage) -> None:
-        height = int(await stage.members.call("getblockcount"))
-        blocks = await stage.members.call("getblocksigners", 1, height)
+        blocks = await newest_blocks(self._federation, stage.state, BLOCKS_SHOWN)
         names = [member.name for member in stage.state.members]
         self._output.table(
             "Who proposed and who signed each block:", blocks_table(blocks, names, signers=True)

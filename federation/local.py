@@ -289,12 +289,13 @@ class LocalFederation:
             config.save(folder)
 
     async def _start_bitcoind(self, state: LocalState) -> None:
-        if BITCOIND not in self.running():
+        child = self.running().get(BITCOIND)
+        if child is None:
             program = find_bitcoind()
             self._report(BITCOIND, f"starting {program.version}")
             self.folder.bitcoind.mkdir(mode=0o700, exist_ok=True)
             self.folder.bitcoind_cookie.unlink(missing_ok=True)
-            spawn(
+            child = spawn(
                 BITCOIND,
                 bitcoind_arguments(program, self.folder.bitcoind, state.bitcoind_rpc_port),
                 data=self.folder.path,
@@ -306,7 +307,7 @@ class LocalFederation:
             retry_ms=0,
         )
         async with client:
-            await self._until_answers(BITCOIND, client.chain_info)
+            await self._until_answers(child, client.chain_info)
             await client.create_wallet(FAUCET_WALLET)
 
     def _found(self, state: LocalState) -> None:
@@ -329,13 +330,14 @@ class LocalFederation:
         )
 
     async def _start_wallet(self, state: LocalState) -> None:
-        if WALLET not in self.running():
+        child = self.running().get(WALLET)
+        if child is None:
             self.folder.wallet.mkdir(mode=0o700, exist_ok=True)
-            self._spawn_module(
+            child = self._spawn_module(
                 WALLET, "federation.wallet_process", ["--data", str(self.folder.path)]
             )
         async with self.wallet_client(state, timeout_s=10) as client:
-            await self._until_answers(WALLET, lambda: client.call("listwallets"))
+            await self._until_answers(child, lambda: client.call("listwallets"))
 
     # ---- members ----
 
@@ -350,6 +352,7 @@ class LocalFederation:
         state = self.require_state()
         members = [self.find_member(state, name) for name in names]
         running = self.running()
+        children = dict(running)
         started = [member for member in members if member.name not in running]
         if started:
             self._report("members", f"starting {', '.join(m.name for m in started)}")
@@ -359,13 +362,13 @@ class LocalFederation:
             # only a member that never ran may begin without a journal (N5)
             if state.stage is not Stage.OPEN and MemberFolder(folder).birth_mark.exists():
                 arguments.append("--init")
-            self._spawn_module(member.name, "federation.member", arguments)
-        await all_of(self._until_member_answers(member) for member in members)
+            children[member.name] = self._spawn_module(member.name, "federation.member", arguments)
+        await all_of(self._until_member_answers(m, children[m.name]) for m in members)
         return tuple(member.name for member in started)
 
-    async def _until_member_answers(self, member: LocalMember) -> None:
+    async def _until_member_answers(self, member: LocalMember, child: ChildProcess) -> None:
         async with self.member_client(member, timeout_s=10) as client:
-            await self._until_answers(member.name, lambda: client.call("getblockcount"))
+            await self._until_answers(child, lambda: client.call("getblockcount"))
 
     def find_member(self, state: LocalState, name: str) -> LocalMember:
         """A member by name (m0) or index (0).
@@ -406,10 +409,10 @@ class LocalFederation:
 
     # ---- helpers ----
 
-    def _spawn_module(self, name: str, module: str, arguments: Sequence[str]) -> None:
+    def _spawn_module(self, name: str, module: str, arguments: Sequence[str]) -> ChildProcess:
         root = str(Path(__file__).resolve().parent.parent)
         inherited = os.environ.get("PYTHONPATH")
-        spawn(
+        return spawn(
             name,
             [sys.executable, "-m", module, *arguments],
             data=self.folder.path,
@@ -417,13 +420,13 @@ class LocalFederation:
             variables={"PYTHONPATH": f"{root}{os.pathsep}{inherited}" if inherited else root},
         )
 
-    async def _until_answers(self, name: str, ask: Callable[[], Any]) -> None:
+    async def _until_answers(self, child: ChildProcess, ask: Callable[[], Any]) -> None:
         """Ask until there is an answer; fail at once when the process has ended."""
-        child = self.running().get(name)
+        name = child.name
         loop = asyncio.get_running_loop()
         give_up_at = loop.time() + READY_TIMEOUT_S
         while True:
-            if child is None or not is_running(child):
+            if not is_running(child):
                 raise LocalError(f"{name} ended right after its start{self._last_output(name)}")
             try:
                 await ask()

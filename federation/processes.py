@@ -16,6 +16,7 @@ DATA_VARIABLE = "FEDPEG_DATA"
 NAME_VARIABLE = "FEDPEG_PROCESS"
 SECRET_VARIABLES = ("FEDPEG_PASSPHRASE",)
 POLL_S = 0.02
+EXEC_TRIES = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,10 +35,7 @@ def find_processes(data: Path) -> tuple[ChildProcess, ...]:
     for entry in os.scandir("/proc"):
         if not entry.name.isdigit():
             continue
-        try:
-            variables = Path(entry.path, "environ").read_bytes().split(b"\0")
-        except OSError:
-            continue  # somebody else's, or gone
+        variables = _environment(int(entry.name))
         if wanted not in variables:
             continue
         name = _value(variables, NAME_VARIABLE)
@@ -54,11 +52,11 @@ def spawn(
     data: Path,
     output: Path,
     variables: Mapping[str, str] | None = None,
-) -> int:
+) -> ChildProcess:
     """Start a detached child in a session of its own; what it prints is appended to `output`.
 
-    Returns:
-        Its pid. It has begun to run the program when this returns.
+    It has begun to run the program when this returns.
+
     Raises:
         OSError: the program cannot be started.
     """
@@ -67,7 +65,7 @@ def spawn(
     environment |= {DATA_VARIABLE: str(data.resolve()), NAME_VARIABLE: name}
     output.parent.mkdir(parents=True, exist_ok=True)
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-    return os.posix_spawn(
+    pid = os.posix_spawn(
         arguments[0],
         list(arguments),
         environment,
@@ -80,6 +78,8 @@ def spawn(
             (os.POSIX_SPAWN_DUP2, 1, 2),
         ],
     )
+    started = _start_time(pid)
+    return ChildProcess(name=name, pid=pid, started=-1 if started is None else started)
 
 
 def is_running(child: ChildProcess) -> bool:
@@ -144,6 +144,26 @@ def kill_processes(children: Sequence[ChildProcess]) -> None:
     for child in children:
         send_signal(child, signal.SIGKILL)
     wait_ended(children, 5_000)
+
+
+def _environment(pid: int) -> list[bytes]:
+    """Environment of a process; empty when it is somebody else's or has ended.
+
+    For a moment after a program has replaced itself by another its environment reads as empty;
+    such a process must not be overlooked, so it is read again.
+    """
+    for _ in range(EXEC_TRIES):
+        try:
+            data = Path(f"/proc/{pid}/environ").read_bytes()
+            if data:
+                return data.split(b"\0")
+            os.readlink(f"/proc/{pid}/exe")  # fails for kernel threads
+        except OSError:
+            break
+        if _start_time(pid) is None:
+            break
+        time.sleep(POLL_S / 10)
+    return []
 
 
 def _value(variables: Sequence[bytes], name: str) -> str:
