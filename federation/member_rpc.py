@@ -59,8 +59,7 @@ class MemberMethods:
             (self.getdeposit, "Whether a Bitcoin deposit (txid:vout) is claimed."),
             (self.getaudit, "Reserves against liabilities, computed two ways."),
             (self.approverecord, "Approve a record (hex) as this member's operator."),
-            (self.signtrialspend, "Sign the trial spend of a FED output paid for it."),
-            (self.dryrunopen, "Try a trial spend, signed by k members, on the own bitcoind."),
+            (self.dryrunopen, "Sign the trial spend of a FED output, or try it when signed."),
         ):
             registry.add(method.__name__, method, summary)
 
@@ -204,31 +203,22 @@ class MemberMethods:
         self.engine.work_available()
         return {"approved": name}
 
-    async def signtrialspend(self, outpoint: Any) -> dict[str, Any]:
-        """This member's signature on the trial spend of a FED output paid for it (P2, P39)."""
-        try:
-            place = parse_outpoint(_text(outpoint, "outpoint"))
-            unsigned, signature = await self.peg.sign_trial_spend(place)
-        except Invalid as error:
-            raise RpcError(INVALID_PARAMETER, str(error)) from error
-        except (Unavailable, BitcoindError) as error:
-            raise RpcError(NOT_YET, str(error)) from error
-        return {
-            "member": self.config.index,
-            "unsigned": unsigned.hex(),
-            "signature": signature.hex(),
-        }
+    async def dryrunopen(self, outpoint: Any, signatures: Any = None) -> dict[str, Any]:
+        """The trial spend of a FED output paid for it (P2, P39).
 
-    async def dryrunopen(self, outpoint: Any, signatures: Any) -> dict[str, Any]:
-        """Whether the own bitcoind would take the trial spend with these signatures (P2).
-
-        `signatures` is an object: member index to signature in hex.
+        Without signatures: this member's own, {"member", "unsigned", "signature"}. With an object
+        of member index to signature in hex: whether the own bitcoind would take the spend,
+        {"allowed", "reason"}.
         """
-        if not isinstance(signatures, dict):
-            raise RpcError(INVALID_PARAMETER, "signatures is not an object")
         try:
-            given = {int(k): _bytes(v, "signature") for k, v in signatures.items()}
             place = parse_outpoint(_text(outpoint, "outpoint"))
+            if signatures is None:
+                unsigned, signature = await self.peg.sign_trial_spend(place)
+                shown = {"unsigned": unsigned.hex(), "signature": signature.hex()}
+                return {"member": self.config.index, **shown}
+            if not isinstance(signatures, dict):
+                raise RpcError(INVALID_PARAMETER, "signatures is not an object")
+            given = {int(k): _bytes(v, "signature") for k, v in signatures.items()}
             allowed, reason = await self.peg.try_trial_spend(place, given)
         except (Invalid, ValueError) as error:
             raise RpcError(INVALID_PARAMETER, str(error)) from error
