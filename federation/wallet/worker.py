@@ -221,12 +221,20 @@ class PegWorker:
         self._reasons.pop(pegin.number, None)
 
     async def _is_funding_dead(self, pegin: Pegin) -> bool:
-        """Whether a coin of the funding transaction was spent otherwise in a block."""
+        """Whether a block spends a coin of the funding transaction otherwise.
+
+        A coin that is merely missing (its own transaction fell out of the chain) may come back,
+        and the funding with it: then there must be no second one.
+        """
         tx = parse_parent_tx(pegin.funding_tx)
         if await self._parent.find_transaction(tx.txid) is not None:
             return False
-        coins = [await self._parent.tx_out(prevout, False) for prevout in tx.inputs]
-        return any(coin is None for coin in coins)
+        for prevout in tx.inputs:
+            origin = await self._parent.find_transaction(prevout.txid)
+            is_in_block = origin is not None and origin.block_hash is not None
+            if is_in_block and await self._parent.tx_out(prevout, False) is None:
+                return True
+        return False
 
     def _drop_funding(self, number: int) -> None:
         pegin = self._store.pegin(number)

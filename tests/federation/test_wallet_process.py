@@ -292,7 +292,13 @@ async def test_pegin_when_funding_coin_was_spent_otherwise_then_funded_again(
 ) -> None:
     world.bitcoin.refuse_with = "bad-txns-inputs-missingorspent"
     pegin = await start_pegin(world)
+    for _ in range(3):
+        await world.turn()
+    # Missing is not spent: as long as the coin may come back there is no second funding.
     assert len(world.faucet.made) == 1
+    world.bitcoin.spent_coins.add(world.faucet.coin(0).txid)
+    await world.turn()
+    assert await stage(world, pegin) == "address"
     world.bitcoin.refuse_with = ""
     await world.turn()
     assert len(world.faucet.made) == 2

@@ -53,6 +53,8 @@ class MemoryBitcoin:
     is_down: bool = False
     sent: list[bytes] = field(default_factory=list)
     crash_before_send: bool = False
+    spent_coins: set[bytes] = field(default_factory=set)
+    """Ids of transactions in blocks whose outputs are all spent."""
     serial: Any = field(default_factory=itertools.count)
 
     def mine(self, count: int = 1, *, with_mempool: bool = True) -> None:
@@ -131,10 +133,12 @@ class MemoryBitcoin:
 
     async def find_transaction(self, txid: bytes) -> TransactionPlace | None:
         self._answer()
-        for _, _, raws in self.blocks:
+        if txid in self.spent_coins:
+            return TransactionPlace(raw=b"", block_hash=self.blocks[0][0], confirmations=1)
+        for block_hash, _, raws in self.blocks:
             for raw in raws:
                 if parse_parent_tx(raw).txid == txid:
-                    return TransactionPlace(raw=raw, block_hash=b"", confirmations=1)
+                    return TransactionPlace(raw=raw, block_hash=block_hash, confirmations=1)
         raw_found = self.mempool.get(txid)
         if raw_found is None:
             return None
@@ -144,7 +148,7 @@ class MemoryBitcoin:
         self, outpoint: OutPoint, include_mempool: bool = True
     ) -> UnspentOutput | None:
         self._answer()
-        if self.refuse_with:
+        if outpoint.txid in self.spent_coins:
             return None
         return UnspentOutput(value_sats=1, script=b"", confirmations=1, coinbase=False)
 
@@ -196,12 +200,16 @@ class MemoryFaucet:
         if self.fail_with:
             raise BitcoindError(-6, self.fail_with)
         script = decode_address(address, BITCOIN_REGTEST).script
-        source = OutPoint(sha256(b"faucet" + le32(len(self.made))), 0)
+        source = self.coin(len(self.made))
         raw = parent_tx(source, [(9_999, b"\x51"), (value_sats, script)])
         self.made.append(raw)
         if self.crash_after:
             raise Crash
         return raw
+
+    def coin(self, number: int) -> OutPoint:
+        """The coin that pays the funding of that number."""
+        return OutPoint(sha256(b"faucet" + le32(number)), 0)
 
 
 @dataclass(slots=True)
