@@ -11,7 +11,8 @@ os_release() {
 
 # apt_prepare [MIRROR KEYRING SUITE...]: writes a configuration for apt_run. Without arguments the
 # sources are the machine's own. Of the machine's settings only Acquire (proxies, certificates,
-# retries) is taken over: its hooks and pins are not meant for a private download.
+# retries) is taken over: its hooks and pins are not meant for a private download. There is no lock
+# of apt's, which would be beside the system's; deploy/setup holds one of its own.
 apt_prepare() {
     mkdir -p "$apt_home/state/lists/partial" "$apt_home/cache/archives/partial" \
         "$apt_home/empty.d" "$apt_home/sources.d"
@@ -23,6 +24,7 @@ apt_prepare() {
 Dir::State "$apt_home/state";
 Dir::State::lists "$apt_home/state/lists";
 Dir::State::status "/dev/null";
+Debug::NoLocking "true";
 Dir::Cache "$apt_home/cache";
 Dir::Etc::main "$apt_home/empty";
 Dir::Etc::parts "$apt_home/empty.d";
