@@ -23,6 +23,7 @@ from peg.parent_view import ParentView
 from peg.records import OpenRecord, record_script
 from sidechain.crypto.hashes import merkle_root, sha256
 from sidechain.crypto.keys import public_key
+from sidechain.errors import Unavailable
 from sidechain.params import ChainParams
 from sidechain.primitives.block import Block, BlockHeader
 from sidechain.primitives.confidential import NULL, explicit_asset, explicit_value
@@ -300,8 +301,6 @@ class Bitcoin:
         return taken - sum(value for value, _ in tx.outputs)
 
     def _answer(self, question: str) -> None:
-        from sidechain.errors import Unavailable
-
         self.asked.append(question)
         if self.is_down:
             raise Unavailable("the test's node is down")
@@ -382,12 +381,23 @@ class Sidechain:
         fee_sats: int = 1_000,
         index: int = 0,
     ) -> Transaction:
+        """A claim of output `index` of a Bitcoin transaction in a block of the tree."""
+        raw_block = bitcoin.blocks[block_hash].raw
+        return self.claim_of(raw, raw_block, claim_script, fee_sats=fee_sats, index=index)
+
+    def claim_of(
+        self,
+        raw: bytes,
+        raw_block: bytes,
+        claim_script: bytes,
+        *,
+        fee_sats: int = 1_000,
+        index: int,
+    ) -> Transaction:
         """A claim of output `index` of a Bitcoin transaction in a block."""
         tx = parse_parent_tx(raw)
         value_sats = tx.outputs[index][0]
-        proof = build_merkle_block(
-            parse_parent_block(bitcoin.blocks[block_hash].raw), tx.txid
-        )
+        proof = build_merkle_block(parse_parent_block(raw_block), tx.txid)
         witness = InputWitness(
             pegin=(
                 le64(value_sats),
