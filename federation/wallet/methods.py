@@ -432,7 +432,7 @@ def _translated(handler: Callable[..., Any]) -> Callable[..., Any]:
             result = handler(*params)
             return await result if isinstance(result, Awaitable) else result
         except WalletRefusal as error:
-            raise RpcError(_REFUSAL_CODES.get(error.reason, WALLET_ERROR), str(error)) from error
+            raise RpcError(_REFUSAL_CODES.get(error.reason, WALLET_ERROR), _text(error)) from error
         except WrongPassphrase as error:
             raise RpcError(PASSPHRASE_INCORRECT, error.reason) from error
         except InvalidEncoding as error:
@@ -441,6 +441,11 @@ def _translated(handler: Callable[..., Any]) -> Callable[..., Any]:
             raise RpcError(CLIENT_NOT_CONNECTED, str(error)) from error
 
     return run
+
+
+def _text(refusal: WalletRefusal) -> str:
+    """The sentence for the user, behind the code where peg-protocol 3.4 defines one."""
+    return str(refusal) if refusal.reason.isupper() else refusal.detail
 
 
 def _amount(value: Any) -> int:

@@ -137,9 +137,10 @@ def _largest_first(
         if total >= need(count, False):
             return tuple(ranked[:count])
     have = sum(coin.value_sats for coin in ranked)
+    least = need(max(1, len(ranked)), False)
     raise WalletRefusal(
         "insufficient-funds",
-        f"{have} sat spendable, at least {need(min(len(ranked), 1), False)} needed",
+        f"not enough coins: {have} sat can be spent, at least {least} needed with the fee",
     )
 
 

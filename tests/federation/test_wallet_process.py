@@ -443,7 +443,7 @@ async def test_pegout_when_held_or_ineligible_then_the_reason_is_shown(world: Wo
     [
         (BTC_ADDRESS, "0.0001", "E4_MIN"),
         (BTC_ADDRESS, "1.00000001", "HELD_OVERSIZE"),
-        (BTC_ADDRESS, "0.9", "insufficient-funds"),
+        (BTC_ADDRESS, "0.9", "not enough coins: 4999"),
         (BTC_ADDRESS, "0", "Invalid amount"),
         ("ert1qw508d6qejxtdg4y5r3zarvary0c5xw7kuu73e0", "0.1", "expected bcrt"),
         ("bcrt1qnonsense", "0.1", "[Ii]nvalid"),
