@@ -49,6 +49,7 @@ async def finish_founding(
     if state.stage is Stage.APPROVED:
         report("open", "waiting for the block that opens the peg")
         await _each_member(federation, state, _wait_open)
+        await _wallets_follow(federation, state)
         state = _advance(federation, state, Stage.OPEN)
     return state
 
@@ -125,6 +126,24 @@ async def _wait_open(_: LocalMember, client: RpcClient) -> None:
         return info
 
     await _repeat(ask)
+
+
+async def _wallets_follow(federation: LocalFederation, state: LocalState) -> None:
+    """Until the wallet process has followed the chain to where deposits are open."""
+    async with federation.member_client(state.members[0]) as client:
+        height = int(await _repeat(lambda: client.call("getblockcount")))
+
+    async with federation.wallet_client(state) as wallets:
+
+        async def ask() -> None:
+            info = await wallets.call("getinfo")
+            if info["followed_height"] < height:
+                raise Unavailable(f"the wallet has followed to block {info['followed_height']}")
+
+        try:
+            await _repeat(ask)
+        except (RpcError, Unavailable) as error:
+            raise LocalError(str(error)) from error
 
 
 async def _each_member(

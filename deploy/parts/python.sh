@@ -26,7 +26,6 @@ install one, or name it in FEDPEG_PYTHON"
         make_venv "$python"
     fi
     : >"$unfinished"
-    use_fetched_certificates
     say "installing the locked packages"
     locked="$clone/requirements.lock"
     if needs_plyvel; then
@@ -41,10 +40,10 @@ install one, or name it in FEDPEG_PYTHON"
     mv "$stamp.new" "$stamp"
 }
 
-# An environment that was made here, for this path, and whose last installation was not cut short.
+# An environment that was made for this path, and whose last installation was not cut short.
 venv_is_usable() {
-    [ ! -e "$unfinished" ] && [ -x "$venv/bin/python" ] && [ -r "$venv/bin/pip" ] &&
-        grep -q -F "$venv/bin/python" "$venv/bin/pip" &&
+    [ ! -e "$unfinished" ] && [ -x "$venv/bin/python" ] &&
+        grep -q -s -F "$venv/bin/python" "$venv/bin/pip" "$venv/bin/fedpeg" &&
         "$venv/bin/python" -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
 }
 
@@ -90,16 +89,22 @@ make_venv() {
     fetch_own "$cache/pip" python3-pip-whl ca-certificates ||
         fail "pip could not be fetched: install Debian's python3-venv and run this again"
     wheel=$(find "$cache/pip/usr/share/python-wheels" -name 'pip-*.whl' | head -n 1)
-    "$venv/bin/python" "$wheel/pip" install -q --no-index --disable-pip-version-check "$wheel" ||
-        fail "pip could not be installed from $wheel"
+    site=$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')
+    "$venv/bin/python" -m zipfile -e "$wheel" "$site" || fail "pip could not be unpacked from $wheel"
+    give_certificates
 }
 
-# Debian's pip trusts the system's certificates only, and a fresh system may have none.
-use_fetched_certificates() {
-    [ -z "${PIP_CERT:-}" ] && [ ! -e /etc/ssl/certs/ca-certificates.crt ] &&
-        [ -d "$cache/pip/usr/share/ca-certificates" ] || return 0
-    find "$cache/pip/usr/share/ca-certificates" -name '*.crt' -exec cat {} + >"$cache/pip/ca.crt"
-    export PIP_CERT="$cache/pip/ca.crt"
+# Debian's pip trusts the system's file of certificates only, and a fresh system may have none.
+give_certificates() {
+    system=/etc/ssl/certs/ca-certificates.crt
+    [ ! -e "$system" ] || return 0
+    find "$cache/pip/usr/share/ca-certificates" -name '*.crt' -exec cat {} + >"$venv/ca-certificates.crt"
+    "$venv/bin/python" - "$site/pip/_vendor/certifi/core.py" "$system" "$venv/ca-certificates.crt" <<'PYTHON'
+import pathlib, sys
+core, system, own = sys.argv[1:]
+text = pathlib.Path(core).read_text()
+pathlib.Path(core).write_text(text.replace(repr(system), repr(own)).replace(f'"{system}"', repr(own)))
+PYTHON
 }
 
 # Whether plyvel is to be had in another way than by its wheel.

@@ -112,6 +112,7 @@ class WalletMethods:
     def register(self, registry: Registry) -> None:
         """Offer all methods."""
         for name, handler, summary in (
+            ("getinfo", self.info, "How far the sidechain is followed"),
             ("createwallet", self.create_wallet, "Create a wallet; with a passphrase it is locked"),
             ("listwallets", self.list_wallets, "Names of all wallets"),
             ("getwalletinfo", self.wallet_info, "Whether a wallet is encrypted and unlocked"),
@@ -130,6 +131,10 @@ class WalletMethods:
             ("listpegouts", self.list_pegouts, "All peg-outs, oldest first"),
         ):
             registry.add(name, _translated(handler), summary)
+
+    def info(self) -> dict[str, Any]:
+        """Height of the last final block taken in, -1 before the first."""
+        return {"chain": self._params.name, "followed_height": self._chain.tip_height}
 
     # ---- wallets ----
 
