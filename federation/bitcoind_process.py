@@ -16,6 +16,7 @@ from pathlib import Path
 MAJOR_VERSION_MIN = 28
 VERSION_TIMEOUT_S = 20
 COOKIE_NAME = ".cookie"
+PID_NAME = "regtest/bitcoind.pid"
 FALLBACK_FEE_BTC_PER_KVB = "0.0002"
 
 
@@ -105,6 +106,24 @@ def bitcoind_arguments(program: BitcoindProgram, data: Path, rpc_port: int) -> l
     if program.is_knots:
         arguments.append("-mempooltruc=enforce")
     return arguments
+
+
+def ended_without_warning(data: Path) -> bool:
+    """Whether the node of this data folder, which does not run now, was killed.
+
+    A node that ends in an orderly way removes its pid file.
+    """
+    return (data / PID_NAME).exists()
+
+
+def rebuilding_arguments(program: BitcoindProgram, data: Path, rpc_port: int) -> list[str]:
+    """Command line of a run that reads all blocks on disk anew, answers nobody, and ends.
+
+    A killed node forgets which of its blocks it knew, for the index of blocks reaches the disk
+    only now and then. Other nodes would fetch them again from their peers; this one has none.
+    """
+    ordinary = bitcoind_arguments(program, data, rpc_port)
+    return [*ordinary, "-server=0", "-reindex", "-stopafterblockimport"]
 
 
 def _probe(path: Path) -> BitcoindProgram | None:

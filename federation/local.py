@@ -17,7 +17,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from federation.bitcoind_process import COOKIE_NAME, bitcoind_arguments, find_bitcoind
+from federation.bitcoind_process import (
+    COOKIE_NAME,
+    BitcoindProgram,
+    bitcoind_arguments,
+    ended_without_warning,
+    find_bitcoind,
+    rebuilding_arguments,
+)
 from federation.config import (
     BitcoindAccess,
     FederationFile,
@@ -41,6 +48,7 @@ from federation.processes import (
     kill_processes,
     spawn,
     stop_processes,
+    wait_ended,
 )
 from peg.bitcoind import BitcoindClient
 from peg.parameters import LOCAL
@@ -51,6 +59,7 @@ BITCOIND = "bitcoind"
 WALLET = "wallet"
 BITCOIND_COOKIE_FROM_MEMBER = Path("../../bitcoind") / COOKIE_NAME
 READY_TIMEOUT_S = 60
+REBUILD_TIMEOUT_MS = 600_000
 STOP_TIMEOUT_MS = 15_000
 POLL_S = 0.05
 OUTPUT_LINES_SHOWN = 12
@@ -292,8 +301,10 @@ class LocalFederation:
         child = self.running().get(BITCOIND)
         if child is None:
             program = find_bitcoind()
-            self._report(BITCOIND, f"starting {program.version}")
             self.folder.bitcoind.mkdir(mode=0o700, exist_ok=True)
+            if ended_without_warning(self.folder.bitcoind):
+                await self._rebuild_bitcoind(program, state)
+            self._report(BITCOIND, f"starting {program.version}")
             self.folder.bitcoind_cookie.unlink(missing_ok=True)
             child = spawn(
                 BITCOIND,
@@ -309,6 +320,18 @@ class LocalFederation:
         async with client:
             await self._until_answers(child, client.chain_info)
             await client.create_wallet(FAUCET_WALLET)
+
+    async def _rebuild_bitcoind(self, program: BitcoindProgram, state: LocalState) -> None:
+        """Let a node that was killed find its blocks again, before anybody asks it."""
+        self._report(BITCOIND, "bitcoind was killed: reading its blocks again")
+        child = spawn(
+            BITCOIND,
+            rebuilding_arguments(program, self.folder.bitcoind, state.bitcoind_rpc_port),
+            data=self.folder.path,
+            output=self.folder.output(BITCOIND),
+        )
+        if await asyncio.to_thread(wait_ended, [child], REBUILD_TIMEOUT_MS):
+            raise LocalError("bitcoind takes too long to read its blocks again")
 
     def _found(self, state: LocalState) -> None:
         if self.folder.federation_file.exists():
