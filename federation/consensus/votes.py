@@ -174,7 +174,7 @@ class Certificate:
         )
 
     def encode(self) -> bytes:
-        """46 bytes and 69 for each vote."""
+        """42 bytes and 69 for each vote."""
         head = _CERT_HEAD.pack(self.type, self.height, self.round, self.block_hash, len(self.votes))
         return head + b"".join(_CERT_VOTE.pack(*vote) for vote in self.votes)
 
