@@ -244,7 +244,7 @@ class Engine:
             case fx.LookUpCertificate(to, request):
                 self._look_up_certificate(to, request)
             case fx.CatchUp(peer, height):
-                self._finals.peer_at(peer, height)
+                self._finals.peer_at(peer, height - 1)
                 self._finals.ask()
             case fx.SetTimer(timer, after_ms):
                 self._set_timer(timer, after_ms)

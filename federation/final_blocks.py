@@ -155,7 +155,7 @@ class FinalBlocks:
 
     def ask(self) -> None:
         """Send the requests that are due; call it every second too."""
-        self._network.catching_up = self.is_behind
         for request in self._planner.plan(self._chain.tip_height, self._now()):
             message = GetFinal(request.from_height, request.count)
             self._network.send(request.peer, *encode_message(message))
+        self._network.expected = self._planner.asked

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -75,6 +75,7 @@ class PeerNetwork:
         on_frame: called with (member, kind, body) for every frame but HELLO; must return at once;
             raising asyncio.QueueFull drops that peer.
         on_link: called with (member, connected) after a change.
+        wait_for_room: awaited after a member's frames were handed over, before more are read.
     """
 
     def __init__(
@@ -88,8 +89,10 @@ class PeerNetwork:
         log: EventLog,
         on_link: Callable[[int, bool], None] | None = None,
         options: LinkOptions | None = None,
+        wait_for_room: Callable[[int], Awaitable[None]] | None = None,
     ) -> None:
         self._identity = identity
+        self._wait_for_room = wait_for_room
         self._members = {m.index: m for m in members if m.index != identity.index}
         self._pinned = {i: tls.certificate_der(m.certificate_pem) for i, m in self._members.items()}
         self._hello = hello
@@ -109,8 +112,8 @@ class PeerNetwork:
         self._refused = 0
         self._port: int | None = None
         self._group: asyncio.TaskGroup | None = None
-        self.catching_up = False
-        """While set, the byte budget of C96 does not pause reading."""
+        self.expected: frozenset[int] = frozenset()
+        """Members that owe us final blocks: the byte budget of C96 does not pause reading."""
 
     # -- running
 
@@ -323,8 +326,11 @@ class PeerNetwork:
                 for kind, body in greeted:
                     self._deliver(link, kind, body)
                 while True:
-                    for kind, body in await link.receive(limited=not self.catching_up):
+                    limited = member not in self.expected
+                    for kind, body in await link.receive(limited=limited):
                         self._deliver(link, kind, body)
+                    if self._wait_for_room is not None:
+                        await self._wait_for_room(member)
             finally:
                 sender.cancel()
         except tls.LinkRefused as refusal:

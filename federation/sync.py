@@ -14,6 +14,10 @@ PEERS_MAX = 4
 AHEAD_MAX_BLOCKS = 2 * WINDOW_BLOCKS * PEERS_MAX
 HELD_MAX_BYTES = 64 * 1024 * 1024
 SILENCE_MS = 10_000
+HEDGE_MS = 2_000
+"""When the lowest blocks are out for this long and a peer is idle, it is asked for them too."""
+DISBELIEVED_AFTER = 3
+"""A peer that was silent so often in a row is not believed to have blocks above ours."""
 SLOW_PAUSE_MS = 5_000
 LIE_PAUSE_MS = 600_000
 
@@ -31,6 +35,7 @@ class FinalRequest:
 class _Window:
     peer: int
     missing: set[int]
+    opened_ms: int
     heard_ms: int
 
 
@@ -69,7 +74,15 @@ class SyncPlanner:
 
     def is_behind(self, tip_height: int) -> bool:
         """Whether a peer that is believed claims blocks above ours."""
-        return any(peer.tip_height > tip_height for peer in self._peers.values())
+        return any(
+            peer.tip_height > tip_height and peer.slow_times < DISBELIEVED_AFTER
+            for peer in self._peers.values()
+        )
+
+    @property
+    def asked(self) -> frozenset[int]:
+        """Peers that owe us blocks now."""
+        return frozenset(window.peer for window in self._windows)
 
     def plan(self, tip_height: int, now_ms: int) -> tuple[FinalRequest, ...]:
         """Requests to send now. Call it again after every FINAL, and every second.
@@ -87,11 +100,10 @@ class SyncPlanner:
             peer = self._choose(wanted[0], now_ms)
             if peer is None:
                 break
-            first = wanted[0]
             last = min(wanted[1], self._peers[peer].tip_height)
-            heights = set(range(first, last + 1))
-            self._windows.append(_Window(peer=peer, missing=heights, heard_ms=now_ms))
-            requests.append(FinalRequest(peer=peer, from_height=first, count=last - first + 1))
+            requests.append(self._open(peer, wanted[0], last, now_ms))
+        if not requests:
+            requests += self._hedge(now_ms)
         return tuple(requests)
 
     def received(self, peer: int, height: int, block: bytes, now_ms: int) -> bool:
@@ -133,6 +145,29 @@ class SyncPlanner:
             self._take(height)
 
     # -- inside
+
+    def _open(self, peer: int, first: int, last: int, now_ms: int) -> FinalRequest:
+        self._windows.append(
+            _Window(
+                peer=peer,
+                missing=set(range(first, last + 1)),
+                opened_ms=now_ms,
+                heard_ms=now_ms,
+            )
+        )
+        return FinalRequest(peer=peer, from_height=first, count=last - first + 1)
+
+    def _hedge(self, now_ms: int) -> list[FinalRequest]:
+        """Ask an idle peer for the lowest blocks too, so that a slow one cannot hold us up."""
+        lowest = self._tip_height + 1
+        holders = [window for window in self._windows if lowest in window.missing]
+        if len(holders) != 1 or now_ms - holders[0].opened_ms < HEDGE_MS:
+            return []
+        peer = self._choose(lowest, now_ms)
+        if peer is None:
+            return []
+        last = min(max(holders[0].missing), self._peers[peer].tip_height)
+        return [self._open(peer, lowest, last, now_ms)]
 
     def _advance(self, tip_height: int) -> None:
         self._tip_height = max(self._tip_height, tip_height)

@@ -6,6 +6,8 @@ import pytest
 
 from federation.sync import (
     AHEAD_MAX_BLOCKS,
+    DISBELIEVED_AFTER,
+    HEDGE_MS,
     HELD_MAX_BYTES,
     LIE_PAUSE_MS,
     PEERS_MAX,
@@ -185,3 +187,30 @@ def test_sync_when_peers_lie_stall_and_vanish_then_reaches_the_tip(seed: int) ->
                 planner.blame(peer, now)
             else:
                 tip += 1
+
+
+def test_slow_peer_when_it_holds_the_lowest_blocks_then_an_idle_one_is_asked_too() -> None:
+    planner = planner_with({1: 32, 2: 32})
+    assert planner.plan(0, 0) == (ask(1, 1), ask(2, 17))
+    for height in range(17, 33):
+        planner.received(2, height, b"x", 10)
+    planner.received(1, 1, b"x", HEDGE_MS - 1)
+    assert planner.next_block(0) is not None
+    assert planner.plan(1, HEDGE_MS - 1) == ()
+    assert planner.plan(1, HEDGE_MS) == (ask(2, 2, 15),)
+    assert planner.asked == {1, 2}
+    assert planner.plan(1, HEDGE_MS + 1) == ()
+    for height in range(2, 17):
+        assert planner.received(2, height, b"x", HEDGE_MS + 10)
+    for height in range(1, 32):
+        assert planner.next_block(height) is not None
+    assert planner.plan(32, HEDGE_MS + 20) == () and not planner.asked
+
+
+def test_peer_when_it_claims_much_and_sends_nothing_then_it_is_not_believed() -> None:
+    planner = planner_with({1: 2**32 - 1})
+    assert planner.plan(10, 0)
+    for times in range(1, DISBELIEVED_AFTER + 1):
+        assert planner.is_behind(10)
+        planner.plan(10, times * SILENCE_MS)
+    assert not planner.is_behind(10)
