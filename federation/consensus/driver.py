@@ -324,7 +324,7 @@ class Driver:
     # --- heights
 
     def _on_height_started(self, event: HeightStarted) -> None:
-        """C2, C20, C80: the next height, with its own member set."""
+        """C2, C20: the next height; the set of the height does everything in it (C80, C81)."""
         image = self.pen.image
         is_first = self._agreement is None
         stored = self._stored_blocks if event.height == image.height else {}

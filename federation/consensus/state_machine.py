@@ -75,7 +75,7 @@ class Agreement(HeightState):
     # --- start and rounds
 
     def c20_start(self) -> bool:
-        """Enter round 0 at the first moment allowed by the pacing (C20)."""
+        """C20: enter round 0 at the first moment allowed by the pacing."""
         if self.step is not Step.WAIT:
             return False
         waited_ms = self.now_ms - self._waited_since_ms
@@ -115,7 +115,7 @@ class Agreement(HeightState):
         self._set_timer(TimerKind.PROPOSE, self.times.timeout_ms(round_number))
 
     def c21_propose(self) -> bool:
-        """L14 to L19: the proposer of the round offers validValue, else a fresh block (C21)."""
+        """C21, L14 to L19: the proposer of the round offers validValue, else a fresh block."""
         if (
             self.step is not Step.PROPOSE
             or self._asked_to_build
@@ -148,7 +148,7 @@ class Agreement(HeightState):
     # --- prevote
 
     def c23_prevote_fresh(self) -> bool:
-        """L22: a proposal that cites no POL."""
+        """C23, L22: a proposal that cites no POL."""
         proposal = self.proposals.get(self.round)
         if self.step is not Step.PROPOSE or proposal is None or proposal.vote.valid_round != -1:
             return False
@@ -158,7 +158,7 @@ class Agreement(HeightState):
         )
 
     def c24_prevote_again(self) -> bool:
-        """L28: a proposal that cites a POL of an earlier round."""
+        """C24, L28: a proposal that cites a POL of an earlier round."""
         proposal = self.proposals.get(self.round)
         if self.step is not Step.PROPOSE or proposal is None or proposal.vote.valid_round < 0:
             return False
@@ -189,7 +189,7 @@ class Agreement(HeightState):
         return self._prevote(NIL, -1, None)
 
     def c25_propose_timeout(self) -> bool:
-        """L57: no acceptable proposal in time."""
+        """C25, L57: no acceptable proposal in time."""
         if self.step is not Step.PROPOSE or TimerKind.PROPOSE not in self._expired:
             return False
         if not self._may_sign(VoteType.PREVOTE):
@@ -202,7 +202,7 @@ class Agreement(HeightState):
         return True
 
     def c26_prevote_wait(self) -> bool:
-        """L34: k members are past their prevote; wait a while for a quorum on one value."""
+        """C26, L34: k members are past their prevote; wait a while for a quorum on one value."""
         if self.step is not Step.PREVOTE or not self.keeper.reached(self.round, VoteType.PREVOTE):
             return False
         return self._start_wait(TimerKind.PREVOTE)
@@ -210,7 +210,7 @@ class Agreement(HeightState):
     # --- precommit
 
     def c27_lock(self) -> bool:
-        """L36: a quorum of prevotes for a block: lock it and precommit it."""
+        """C27, L36: a quorum of prevotes for a block: lock it and precommit it."""
         if self.step is not Step.PREVOTE or not self._may_sign(VoteType.PRECOMMIT):
             return False
         for pol in self.keeper.pols():
@@ -223,13 +223,13 @@ class Agreement(HeightState):
         return False
 
     def c28_precommit_nil(self) -> bool:
-        """L44: a quorum of prevotes for nil. The lock stays."""
+        """C28, L44: a quorum of prevotes for nil. The lock stays."""
         if self.step is not Step.PREVOTE or self.keeper.pol(self.round, NIL) is None:
             return False
         return self._precommit_nil()
 
     def c29_prevote_timeout(self) -> bool:
-        """L61: no quorum on one value in time. The lock stays."""
+        """C29, L61: no quorum on one value in time. The lock stays."""
         if self.step is not Step.PREVOTE or TimerKind.PREVOTE not in self._expired:
             return False
         return self._precommit_nil()
@@ -242,7 +242,7 @@ class Agreement(HeightState):
         return True
 
     def c30_valid_value(self) -> bool:
-        """L42, for any round: remember the newest block with a quorum of prevotes."""
+        """C30, L42, for any round: remember the newest block with a quorum of prevotes."""
         for pol in self.keeper.pols():
             is_past = pol.round < self.round or (
                 pol.round == self.round and self.step >= Step.PREVOTE
@@ -255,7 +255,7 @@ class Agreement(HeightState):
     # --- next round
 
     def c31_precommit_wait(self) -> bool:
-        """L47, L65: k members are past their precommit; wait a while, then go on."""
+        """C31, L47, L65: k members are past their precommit; wait a while, then go on."""
         if self.step in (Step.WAIT, Step.DECIDED):
             return False
         if TimerKind.PRECOMMIT in self._expired:
@@ -266,7 +266,7 @@ class Agreement(HeightState):
         return self._start_wait(TimerKind.PRECOMMIT)
 
     def c32_skip(self) -> bool:
-        """L55: s other members are in a later round."""
+        """C32, L55: s other members are in a later round."""
         if self.step in (Step.WAIT, Step.DECIDED):
             return False
         target = self.keeper.skip_round(self.me)
@@ -278,7 +278,10 @@ class Agreement(HeightState):
     # --- decision
 
     def c35_decide(self) -> bool:
-        """L49: a quorum of precommits for a block, in one round, decides it."""
+        """C35, L49: a quorum of precommits for a block, in one round, decides it.
+
+        The member stays at this height, answering, until the block is final (C39).
+        """
         commits = self.keeper.commits()
         if len(commits) > 1:  # C60
             self.pen.halt(commits[0].encode(), commits[1].encode(), "two blocks were decided")
@@ -299,7 +302,7 @@ class Agreement(HeightState):
         return True
 
     def c36_release(self) -> bool:
-        """The only place where a block signature is made: after the decision (C36)."""
+        """C36: the only place where a block signature is made: after the decision."""
         if self.step is not Step.DECIDED or self.is_released or self.me is None:
             return False
         commit = next(c for c in self.keeper.commits() if c.block_hash == self.decided_hash)
@@ -316,7 +319,7 @@ class Agreement(HeightState):
         return True
 
     def c37_finalize(self) -> bool:
-        """k block signatures make the block final."""
+        """C37: k block signatures make the block final."""
         for block_hash in self.keeper.signed_blocks():
             is_valid = self._is_valid(block_hash)
             if is_valid is None:
