@@ -8,7 +8,7 @@ cannot be reached (`peg.bitcoind_rpc`).
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import ROUND_CEILING, Decimal
 from typing import Any, NamedTuple
 
 from peg.bitcoind_rpc import BitcoindError, BitcoindRpc
@@ -275,7 +275,8 @@ class BitcoindClient(BitcoindRpc):
         Source: N20.
         """
         rate = (await self.call("estimatesmartfee", 6, "economical")).get("feerate")
-        return None if rate is None else -int(-Decimal(rate) * SATS_PER_BTC // 1)
+        scaled = None if rate is None else Decimal(rate) * SATS_PER_BTC
+        return None if scaled is None else int(scaled.to_integral_value(ROUND_CEILING))
 
     async def tx_out_proof(self, txids: Sequence[bytes], block_hash: bytes) -> bytes:
         """Serialized merkle block that proves these transactions to be in a block.

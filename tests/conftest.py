@@ -1,0 +1,87 @@
+"""Fixtures for all tests: a real regtest node, one for each module that asks for it."""
+
+import os
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from federation.bitcoind_process import (
+    COOKIE_NAME,
+    BitcoindMissing,
+    bitcoind_arguments,
+    find_bitcoind,
+)
+from federation.local_state import PortChooser
+from federation.processes import ChildProcess, kill_processes, spawn
+from peg.bitcoind import BitcoindClient
+
+START_DEADLINE_MS = 30_000
+
+
+@dataclass(slots=True)
+class RegtestNode:
+    """A bitcoind of the tests; `start` and `kill` may be used again and again."""
+
+    folder: Path
+    rpc_port: int
+    child: ChildProcess | None = None
+
+    @property
+    def url(self) -> str:
+        """Where it answers."""
+        return f"http://127.0.0.1:{self.rpc_port}"
+
+    @property
+    def cookie(self) -> Path:
+        """Its cookie file."""
+        return self.folder / COOKIE_NAME
+
+    def start(self) -> None:
+        """Start the process; whoever needs it to answer waits for that."""
+        arguments = bitcoind_arguments(find_bitcoind(), self.folder, self.rpc_port)
+        self.child = spawn(
+            "bitcoind", arguments, data=self.folder, output=self.folder / "output.log"
+        )
+
+    def kill(self) -> None:
+        """End it at once."""
+        if self.child is not None:
+            kill_processes([self.child])
+            self.child = None
+
+    def client(self, *, retry_ms: int = 5_000) -> BitcoindClient:
+        """A client of it."""
+        return BitcoindClient(self.url, cookie_path=self.cookie, retry_ms=retry_ms)
+
+
+@pytest.fixture(scope="module")
+def regtest_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RegtestNode]:
+    """A running node with an empty chain."""
+    try:
+        find_bitcoind()
+    except BitcoindMissing as error:
+        pytest.fail(str(error))
+    node = RegtestNode(tmp_path_factory.mktemp("node"), PortChooser().choose())
+    node.start()
+    try:
+        yield node
+    finally:
+        node.kill()
+
+
+@pytest.fixture
+async def bitcoind(regtest_node: RegtestNode) -> AsyncIterator[BitcoindClient]:
+    """A client of the module's node, which answers."""
+    async with regtest_node.client() as client:
+        await client.wait_until_ready(START_DEADLINE_MS)
+        yield client
+
+
+@pytest.fixture(autouse=True)
+def no_federation_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment names no federation and no secret of whoever runs the tests."""
+    for name in [name for name in os.environ if name.startswith("FEDPEG_")]:
+        if name != "FEDPEG_VECTORS":
+            monkeypatch.delenv(name)
