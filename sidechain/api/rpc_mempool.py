@@ -31,7 +31,7 @@ from sidechain.errors import InvalidEncoding, InvalidTransaction, Stalled
 from sidechain.mempool.pool import Entry
 from sidechain.params import ChainParams
 from sidechain.primitives.confidential import NULL, is_explicit
-from sidechain.primitives.transaction import Transaction
+from sidechain.primitives.transaction import OutPoint, Transaction
 from sidechain.validation.pegins import ParentFacts
 from sidechain.validation.pegouts import parse_pegout
 
@@ -39,6 +39,7 @@ MAX_FEE_RATE_DEFAULT_SATS = 10_000_000
 """0.10 coins for 1,000 virtual bytes."""
 MAX_TEST_TRANSACTIONS = 25
 _DECODE_FAILED = "TX decode failed. Make sure the tx has at least one input."
+_IN_CHAIN = "Transaction outputs already in utxo set"
 _MISSING = "bad-txns-inputs-missingorspent"
 _FEE_TOO_HIGH = "max-fee-exceeded"
 
@@ -146,11 +147,18 @@ class MempoolMethods:
         _check_outputs(tx, self._chain.params, _amount(maxburnamount, 0))
         facts = await self._facts_if_needed(tx)
         # From here to the acceptance nothing is awaited: the tip judged is the tip in force.
+        if self._is_in_chain(tx):
+            raise RpcError(VERIFY_ALREADY_IN_CHAIN, _IN_CHAIN)
         known = self._chain.mempool.get(tx.txid)
         if known is None:
             self._accept(tx, facts, rate_limit)
         await self._on_accepted(tx if known is None else known.tx)
         return tx.txid[::-1].hex()
+
+    def _is_in_chain(self, tx: Transaction) -> bool:
+        """Whether a block has the transaction and left an output of it unspent."""
+        places = (OutPoint(tx.txid, index) for index in range(len(tx.outputs)))
+        return any(self._chain.coin(place) is not None for place in places)
 
     def _accept(self, tx: Transaction, facts: ParentFacts | None, rate_limit: int) -> None:
         now_s = self._unix_time_s()
@@ -255,7 +263,7 @@ def _refusal(error: InvalidTransaction) -> RpcError:
     if error.reason == _MISSING:
         return RpcError(VERIFY_ERROR, error.reason)
     if error.reason == "txn-already-known":
-        return RpcError(VERIFY_ALREADY_IN_CHAIN, "Transaction outputs already in utxo set")
+        return RpcError(VERIFY_ALREADY_IN_CHAIN, _IN_CHAIN)
     return RpcError(VERIFY_REJECTED, str(error))
 
 

@@ -204,6 +204,16 @@ class Local:
         rows = self.ask("getblocksigners", first, last - first + 1)
         return {row["height"]: row["signers"] for row in rows}
 
+    def claims(self, outpoint: str) -> list[dict[str, Any]]:
+        """All final transactions that claim a deposit."""
+        found = []
+        for height in range(1, self.height() + 1):
+            block = self.ask("getblock", self.ask("getblockhash", height), 2)
+            for tx in block["tx"]:
+                spent = [f"{i['txid']}:{i['vout']}" for i in tx["vin"] if i.get("is_pegin")]
+                found += [tx] * spent.count(outpoint)
+        return found
+
     # ---- Bitcoin ----
 
     def parent_height(self) -> int:
