@@ -162,9 +162,10 @@ class Driver:
         match message:
             case Vote():
                 return message.member < n and not keeper.knows(message)
-            case Proposal(vote, _):
+            case Proposal(vote, pol):
                 is_new = vote.round not in agreement.proposals and keeper.keeps_round(vote.round)
-                return vote.member < n and (is_new or not keeper.knows(vote))
+                is_of_set = vote.member < n and (pol is None or pol.votes[-1][0] < n)
+                return is_of_set and (is_new or not keeper.knows(vote))
             case Certificate():
                 is_late = message.round < agreement.round and message.round <= agreement.valid_round
                 if message.type is VoteType.PREVOTE and is_late:
@@ -207,7 +208,7 @@ class Driver:
             case FinalVerified():
                 self._on_final(event)
             case ConflictFound():
-                self.pen.halt(event.first, event.second, "two k-signed blocks of one height")  # C60
+                self.pen.halt(event.first, event.second, event.reason)  # C60
             case OperatorResumed():
                 self._desk.resume_at(event.height, self._agreement)
             case OperatorUnhalted():
@@ -242,8 +243,9 @@ class Driver:
             case VoteSigned():
                 agreement.on_vote_signed(event.vote)
             case BlockSigned():
-                self.pen.emit(Broadcast(event.signature))
-                agreement.on_block_signature(event.signature)
+                if not self.pen.is_silenced:
+                    self.pen.emit(Broadcast(event.signature))
+                    agreement.on_block_signature(event.signature)
             case _:
                 assert_never(event)
 

@@ -203,11 +203,12 @@ class FinalVerified:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConflictFound:
-    """Two k-signed headers of one height, the own chain's first (C60)."""
+    """Two k-signed headers that cannot both stand, the own chain's first (C60)."""
 
     now_ms: int
     first: bytes
     second: bytes
+    reason: str = "two k-signed blocks of one height"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

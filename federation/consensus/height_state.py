@@ -22,7 +22,6 @@ from federation.consensus.events import ConsensusTimes, PeerId, Timer, TimerKind
 from federation.consensus.evidence import two_blocks
 from federation.consensus.messages import Evidence, GetBlock, Status
 from federation.consensus.pen import Pen
-from federation.consensus.records import Mode
 from federation.consensus.vote_keeper import VoteKeeper
 from federation.consensus.votes import (
     NO_SIGNATURE,
@@ -99,7 +98,7 @@ class HeightState:
     @property
     def is_open(self) -> bool:
         """Whether this height still goes on here."""
-        return not self.is_closed and self.pen.mode not in (Mode.STOPPED, Mode.HALTED)
+        return not self.is_closed and not self.pen.is_silenced
 
     def on_vote(self, vote: Vote) -> None:
         """Count a prevote or precommit (C11)."""
@@ -138,6 +137,8 @@ class HeightState:
     def on_certificate(self, certificate: Certificate, sender: PeerId | None = None) -> None:
         """Keep a POL or COMMIT (C12)."""
         if self.keeper.holds(certificate) or not certificate.is_complete(self.keeper.k):
+            return
+        if certificate.votes[-1][0] >= self.members.n:
             return
         for vote in certificate.as_votes():
             self._note(vote)
@@ -183,8 +184,8 @@ class HeightState:
                 self._expired.add(timer.kind)
 
     def on_vote_signed(self, vote: Vote) -> None:
-        """Send an own vote and count it like any other."""
-        if (vote.round, int(vote.type)) not in self.own_votes:
+        """Send an own vote and count it like any other; not when stopped or halted (C60)."""
+        if (vote.round, int(vote.type)) not in self.own_votes or self.pen.is_silenced:
             return
         _, certificate = self.own_votes[vote.round, int(vote.type)]
         self.own_votes[vote.round, int(vote.type)] = vote, certificate

@@ -49,6 +49,11 @@ class Pen:
         self._unwritten: dict[bytes, Vote | BlockSignature] = {}
         self._accused: set[tuple[int, int, int]] = set()
 
+    @property
+    def is_silenced(self) -> bool:
+        """Whether nothing may be signed or sent under the own key any more (C60, C75)."""
+        return self.mode in (Mode.STOPPED, Mode.HALTED)
+
     def emit(self, effect: Effect) -> None:
         """Order an effect, after those ordered before."""
         self.out.append(effect)

@@ -21,6 +21,7 @@ from federation.consensus.events import TimerKind
 from federation.consensus.height_state import HeightState, Step
 from federation.consensus.votes import (
     Certificate,
+    Proposal,
     Vote,
     VoteType,
 )
@@ -153,9 +154,7 @@ class Agreement(HeightState):
         if self.step is not Step.PROPOSE or proposal is None or proposal.vote.valid_round != -1:
             return False
         block_hash = proposal.vote.block_hash
-        return self._prevote_on(
-            proposal.vote, self.locked_round == -1 or self.locked_hash == block_hash
-        )
+        return self._prevote_on(proposal, self.locked_round == -1 or self.locked_hash == block_hash)
 
     def c24_prevote_again(self) -> bool:
         """C24, L28: a proposal that cites a POL of an earlier round."""
@@ -164,7 +163,7 @@ class Agreement(HeightState):
             return False
         valid_round, block_hash = proposal.vote.valid_round, proposal.vote.block_hash
         return self._prevote_on(
-            proposal.vote, self.locked_round <= valid_round or self.locked_hash == block_hash
+            proposal, self.locked_round <= valid_round or self.locked_hash == block_hash
         )
 
     def c24a_justification(self, proposed: Vote) -> int:
@@ -173,12 +172,14 @@ class Agreement(HeightState):
             return max(proposed.valid_round, self.locked_round)
         return proposed.valid_round
 
-    def _prevote_on(self, proposed: Vote, lock_allows: bool) -> bool:
+    def _prevote_on(self, proposal: Proposal, lock_allows: bool) -> bool:
         """Prevote the block if lock and verdict allow it, nil if they refuse; else wait."""
         if not self._may_sign(VoteType.PREVOTE):
             return False
-        block_hash, cited = proposed.block_hash, self.c24a_justification(proposed)
-        pol = self.keeper.pol(cited, block_hash) if cited >= 0 else None
+        block_hash, cited = proposal.vote.block_hash, self.c24a_justification(proposal.vote)
+        pol = proposal.certificate
+        if cited != proposal.vote.valid_round:
+            pol = self.keeper.pol(cited, block_hash)
         if not lock_allows or (cited >= 0 and pol is None):
             return self._prevote(NIL, -1, None)
         is_acceptable = self._is_valid(block_hash) if cited >= 0 else self._is_accepted(block_hash)

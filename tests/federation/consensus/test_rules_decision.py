@@ -18,6 +18,7 @@ from federation.consensus.effects import (
     PersistBlock,
     Send,
     SignBlock,
+    SignVote,
 )
 from federation.consensus.encoding import NIL
 from federation.consensus.events import (
@@ -28,6 +29,7 @@ from federation.consensus.events import (
     TimerFired,
     TimerKind,
     Verdict,
+    VoteSigned,
 )
 from federation.consensus.height_state import Step
 from federation.consensus.messages import GetBlock
@@ -335,3 +337,12 @@ def test_c60_conflicting_headers_halt_and_only_an_operator_leaves_it() -> None:
     bench.feed(OperatorUnhalted(now_ms=bench.now_ms, block_hash=b"h" * 32))
     assert bench.driver.mode is Mode.ROLLCALL
     assert restore(bench.journal).mode is Mode.VOTING
+
+
+def test_c60_halted_member_sends_nothing_that_was_signed_too_late() -> None:
+    bench = Bench()
+    bench.enter_round_0()
+    signing = of_type(bench.driver.handle(_timer_fired(bench)), SignVote)[0]
+    bench.feed(ConflictFound(now_ms=bench.now_ms, first=b"ours", second=b"theirs"))
+    vote = bench.keys.sign_vote(signing.vote)
+    assert sent_votes(bench.feed(VoteSigned(now_ms=bench.now_ms, vote=vote))) == []

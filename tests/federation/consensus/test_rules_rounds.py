@@ -613,3 +613,17 @@ def test_c21_new_round_keeps_only_the_pol_of_the_valid_value() -> None:
     assert [pol.round for pol in keeper.pols()] == [0]
     assert keeper.votes(0, PREVOTE) == {}
     assert isinstance(keeper.pol(0, block_hash(data)), Certificate)
+
+
+def test_c24_pol_of_a_proposal_that_came_early_is_not_forgotten() -> None:
+    bench = bench_in_round_0(me=1)
+    bench.fire(TimerKind.PROPOSE)
+    go_to_round(bench, 3)
+    newer, other = bench.block(1), bench.block(2)
+    bench.offer(newer)
+    bench.offer(other)
+    bench.receive(bench.certificate(PREVOTE, 2, block_hash(newer), 0, 2, 3))
+    pol = bench.certificate(PREVOTE, 1, block_hash(other), 0, 2, 3)
+    bench.propose(other, round_=5, pol=pol)
+    go_to_round(bench, 5)
+    assert bench.own_votes(PREVOTE, 5)[0].valid_round == 1
