@@ -362,6 +362,7 @@ class Node:
             journal=peg_journal,
             journal_bodies=[record.body for record in peg_journal.records],
             log=self._log,
+            on_work=lambda: self._engine.work_available(),
         )
         return PegService(setup, ports)
 

@@ -12,7 +12,14 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from peg.fedscript import FedScript, coin_script
-from peg.lanes import BATCH_SEQUENCE, BATCH_VERSION, LaneState, Marker, batch_digest, encode_unsigned
+from peg.lanes import (
+    BATCH_SEQUENCE,
+    BATCH_VERSION,
+    LaneState,
+    Marker,
+    batch_digest,
+    encode_unsigned,
+)
 from peg.limits import Burn
 from peg.parameters import GROWTH_TENTHS, PegParameters
 from sidechain.crypto.hashes import sha256d

@@ -49,12 +49,15 @@ class ClaimChecks:
         answers = [self._answer(claim) for claim in claims]
         return all(answers)
 
-    async def ask(self) -> None:
+    async def ask(self) -> bool:
         """Ask Bitcoin about every claim in question.
 
+        Returns:
+            Whether an answer was good.
         Raises:
             Unavailable, BitcoindError: the node did not answer; the question stays.
         """
+        any_good = False
         while self._questions:
             claim = next(iter(self._questions))
             tip_hash = self._parent.tip_hash
@@ -62,8 +65,10 @@ class ClaimChecks:
             self._questions.pop(claim, None)
             self._answers[claim] = (tip_hash, good)
             self._answers.move_to_end(claim)
+            any_good = any_good or good
             while len(self._answers) > ANSWERS_KEPT_MAX:
                 self._answers.popitem(last=False)
+        return any_good
 
     def _answer(self, claim: Claim) -> bool:
         """The last answer; asked (again) when there is none for this tip."""

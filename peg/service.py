@@ -113,6 +113,7 @@ class PegPorts:
         poke: has the watcher ask the node now.
         signer: raises Unavailable when it refuses now.
         journal_bodies: bodies of the share records read at start, oldest first.
+        on_work: told when a claim or record that waited could go into a block now.
     """
 
     client: PegNode
@@ -124,6 +125,7 @@ class PegPorts:
     journal: PegJournal
     journal_bodies: Sequence[bytes]
     log: EventLog
+    on_work: Callable[[], None] = lambda: None
 
 
 class PegService:
@@ -308,7 +310,8 @@ class PegService:
         try:
             if moved:
                 await self.voting.refresh()
-            await self._claims.ask()
+            if await self._claims.ask() or moved:
+                self._ports.on_work()
             await self.ledger.advance(self._on_view)
             self._announce()
             await self._sign_and_send()
