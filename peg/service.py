@@ -129,7 +129,7 @@ class PegPorts:
 
 
 class PegService:
-    """One member's peg. `run` is its task; see the module for who may call what."""
+    """One member's peg; see the module for who may call what."""
 
     def __init__(self, setup: PegSetup, ports: PegPorts) -> None:
         """Build the parts; nothing is read or sent yet."""
@@ -294,8 +294,7 @@ class PegService:
     # ---- the task ----
 
     async def run(self) -> None:
-        """Follow, sign and send until cancelled. What stops the process comes out of here:
-        InvariantError, and what journal or signer raise when their disk refuses."""
+        """Follow, sign and send until cancelled; InvariantError and disk failures come out."""
         while True:
             await self.run_once()
             with suppress(TimeoutError):
@@ -303,8 +302,7 @@ class PegService:
                     await self._wake.wait()
 
     async def run_once(self) -> None:
-        """One turn of `run`: everything that can be done now. A node that does not answer is
-        noted and asked again at the next turn."""
+        """One turn of `run`. A node that does not answer is noted and asked at the next turn."""
         self._wake.clear()
         moved, self._parent_moved = self._parent_moved, False
         try:
@@ -486,13 +484,12 @@ class PegService:
 
     def _say(self, event: str, reason: str) -> None:
         """Log a lasting condition when it begins, changes or ends."""
-        if self._said.get(event, "") == reason:
-            return
-        self._said[event] = reason
-        if reason:
-            self._ports.log.warning(event, reason=reason)
-        else:
-            self._ports.log.info(f"{event} no more")
+        if self._said.get(event, "") != reason:
+            self._said[event] = reason
+            if reason:
+                self._ports.log.warning(event, reason=reason)
+            else:
+                self._ports.log.info(f"{event} no more")
 
     def _say_differing(self) -> None:
         members = ", ".join(f"m{member}" for member in self._digests.differing)
@@ -500,4 +497,4 @@ class PegService:
 
     def _say_refusal(self, anchor: OutPoint) -> None:
         state = self._broadcasts.state(anchor)
-        self._say("peg batch refused by Bitcoin", "" if state is None else state.refusal)
+        self._say("peg batch refused by Bitcoin", state.refusal if state is not None else "")
