@@ -12,6 +12,7 @@ from peg.bitcoind import BitcoindError, MempoolVerdict, TransactionPlace
 from sidechain.primitives.transaction import OutPoint
 
 ALREADY_KNOWN = frozenset({"txn-already-in-mempool", "txn-already-known"})
+INPUT_GONE = frozenset({"missing-inputs", "bad-txns-inputs-missingorspent"})
 VERSIONS_KEPT_MAX = 64
 
 
@@ -111,10 +112,12 @@ class Broadcasts:
                     txid=version.txid, confirmations=place.confirmations, refusal=""
                 )
                 return
-        if versions:
-            highest = versions[-1]
-            refusal = await self._offer(highest.raw)
-            self._states[anchor] = SentState(txid=highest.txid, confirmations=0, refusal=refusal)
+        for version in reversed(versions):
+            refusal = await self._offer(version.raw)
+            self._states[anchor] = SentState(txid=version.txid, confirmations=0, refusal=refusal)
+            if refusal not in INPUT_GONE:
+                return
+            # One of its coins is not on this chain; a version selected after a RESET may be fine.
 
     async def _offer(self, raw: bytes) -> str:
         verdict = await self._node.test_mempool_accept(raw)
