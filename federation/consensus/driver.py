@@ -139,8 +139,10 @@ class Driver:
         return self.pen.is_abstaining_at(self.height)
 
     def base_record(self) -> Base:
-        """The first record of the journal's next file (J7)."""
-        return self.pen.image.base()
+        """The first record of the journal's next file (J7); ask before feeding `HeightStarted`."""
+        agreement = self._agreement
+        is_final = agreement is not None and agreement.is_closed
+        return self.pen.image.base(self.height if is_final else max(self.height - 1, 0))
 
     def wants(self, message: Message) -> bool:
         """Whether a message can still matter; ask before verifying its signatures."""

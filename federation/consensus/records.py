@@ -303,9 +303,14 @@ class JournalImage:
         return tuple(self.votes) if height == self.position[0] else ()
 
     def has(self, message: Vote | BlockSignature) -> bool:
-        """Whether an own message at a height not below `height` is in the journal (C75)."""
+        """Whether an own message at a height not below `height` is in the journal (C75).
+
+        Votes of a final height are not carried into the next file: there the position decides.
+        """
         if isinstance(message, BlockSignature):
             return self.block_signature == (message.height, message.block_hash)
+        if not self.votes:
+            return (message.height, message.round, int(message.type)) <= self.position
         return any(
             record.vote.round == message.round
             and record.vote.type == message.type
@@ -314,9 +319,14 @@ class JournalImage:
             for record in self.votes_at(message.height)
         )
 
-    def base(self) -> Base:
-        """The BASE record with which the next journal file begins (J7)."""
-        records: list[VoteRecord | BlockSigRecord | Seen] = [*self.votes]
+    def base(self, final_height: int = 0) -> Base:
+        """The BASE record with which the next journal file begins (J7).
+
+        Args:
+            final_height: own votes up to this height are left out; their block is final.
+        """
+        is_final = self.position[0] <= final_height
+        records: list[VoteRecord | BlockSigRecord | Seen] = [] if is_final else [*self.votes]
         height, block_hash = self.block_signature
         if self.commit is not None:
             records.append(BlockSigRecord(height, block_hash, self.commit))

@@ -55,8 +55,12 @@ class Agreement(HeightState):
     def settle(self, now_ms: int) -> None:
         """Try the rules until none applies."""
         self.now_ms = now_ms
-        while self.is_open and any(rule() for rule in self._rules):
-            pass
+        while self.is_open:
+            for rule in self._rules:
+                if rule():
+                    break
+            else:
+                return
 
     def on_built(self, round_number: int, block_hash: bytes, data: bytes) -> None:
         """Propose the block that was built for this round (C21)."""

@@ -32,6 +32,7 @@ class Checker:
         self._votes: dict[tuple[int, int], list[Vote]] = defaultdict(list)
         self._statements: dict[tuple[int, int, int, int], Vote] = {}
         self._voters: dict[tuple[int, int, int, bytes], set[int]] = defaultdict(set)
+        self._last_round: dict[int, int] = {}
         self._positions: dict[int, tuple[int, int, int]] = {}
         self._signed: dict[tuple[int, int], bytes] = {}
         self._signers: dict[int, dict[bytes, set[int]]] = defaultdict(lambda: defaultdict(set))
@@ -74,6 +75,7 @@ class Checker:
         self._positions[member] = position
         earlier.append(vote)
         self._voters[vote.height, vote.round, int(vote.type), vote.block_hash].add(member)
+        self._last_round[vote.height] = max(vote.round, self._last_round.get(vote.height, 0))
         is_lock = vote.type is VoteType.PRECOMMIT and vote.block_hash != NIL
         polka = (vote.height, vote.round, VoteType.PREVOTE, vote.block_hash)
         if is_lock and not self.is_obtainable(*polka):
@@ -121,10 +123,8 @@ class Checker:
         member, height, block_hash = signature.member, signature.height, signature.block_hash
         if self._signed.setdefault((member, height), block_hash) != block_hash:
             self.fail("I3", f"member {member} signs two blocks of height {height}")
-        rounds = {key[1] for key in self._voters if key[0] == height and key[2] == 3}
-        if not any(
-            self.is_obtainable(height, r, VoteType.PRECOMMIT, block_hash) for r in sorted(rounds)
-        ):
+        rounds = range(self._last_round.get(height, -1) + 1)
+        if not any(self.is_obtainable(height, r, VoteType.PRECOMMIT, block_hash) for r in rounds):
             self.fail("I10", f"member {member} signs a block that was not decided")
         signers = self._signers[height]
         signers[block_hash].add(member)

@@ -153,3 +153,16 @@ def test_base_record_carries_everything_over_to_the_next_file() -> None:
     assert after.block_signature == before.block_signature
     assert after.commit == before.commit
     assert after.base() == before.base()
+
+
+def test_base_record_leaves_out_votes_of_final_heights() -> None:
+    """A height of many rounds must not make BASE larger than a record may be."""
+    votes = [vote_record(5, round_, VoteType.PREVOTE) for round_ in range(3_000)]
+    image = restore([Birth(), *votes, signature_record(5, b"h" * 32)])
+    base = image.base(final_height=5)
+    assert len(encode_record(base)[1]) < 2_000
+    after = restore([base])
+    assert after.position == image.position
+    assert after.commit == image.commit
+    assert after.has(votes[7].vote) and after.has(votes[-1].vote)
+    assert not after.has(vote_record(5, 3_000, VoteType.PREVOTE).vote)
