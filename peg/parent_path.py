@@ -18,12 +18,16 @@ from sidechain.primitives.transaction import OutPoint
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PathOutput:
-    """A watched output: its script, value in satoshis and the height that made it."""
+    """A watched output: its script, value in satoshis and the height that made it.
+
+    `is_coinbase`: its block's first transaction made it, so it matures late.
+    """
 
     outpoint: OutPoint
     value_sats: int
     script: bytes
     height: int
+    is_coinbase: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,16 +152,21 @@ class ParentPath:
         self.revision += 1
 
     def _scan(self, block: ParentBlock, height: int, only: frozenset[OutPoint] | None) -> None:
-        for transaction in block.transactions:
+        for position, transaction in enumerate(block.transactions):
             for prevout in transaction.inputs:
                 if prevout in self._unspent and (only is None or prevout in only):
                     del self._unspent[prevout]
                     self._spends[prevout] = PathSpend(transaction, height)
                     self._changes.setdefault(height, _Changes()).spends.append(prevout)
-            self._scan_outputs(transaction, height, only)
+            self._scan_outputs(transaction, height, only, is_coinbase=position == 0)
 
     def _scan_outputs(
-        self, transaction: ParentTx, height: int, only: frozenset[OutPoint] | None
+        self,
+        transaction: ParentTx,
+        height: int,
+        only: frozenset[OutPoint] | None,
+        *,
+        is_coinbase: bool,
     ) -> None:
         named = transaction.txid in self._watched_txids
         for index, (value_sats, script) in enumerate(transaction.outputs):
@@ -170,7 +179,11 @@ class ParentPath:
             if outpoint in self._outputs:
                 continue
             found = PathOutput(
-                outpoint=outpoint, value_sats=value_sats, script=script, height=height
+                outpoint=outpoint,
+                value_sats=value_sats,
+                script=script,
+                height=height,
+                is_coinbase=is_coinbase,
             )
             self._outputs[outpoint] = found
             self._unspent[outpoint] = found

@@ -28,6 +28,7 @@ from peg.parameters import PegParameters
 from peg.parent_path import ParentPath, PathOutput
 from peg.reserves import Book, Halt, chain_halts, state_digest, stops_selection
 from sidechain.errors import InvariantError
+from sidechain.params import COINBASE_MATURITY_BLOCKS
 from sidechain.primitives.transaction import OutPoint
 
 LANE = 0
@@ -211,7 +212,11 @@ class PegFold:
                 csv=self._deposit_csv(deposit),
             )
         depth = totals.commitment.height - output.height + 1
-        if output.script not in self._programs or depth < self._parameters.pegin_depth:
+        required = self._parameters.pegin_depth
+        if output.is_coinbase:
+            # Younger ones cannot be spent: as an input one would stop the lane for 100 blocks.
+            required = max(required, COINBASE_MATURITY_BLOCKS)
+        if output.script not in self._programs or depth < required:
             return None
         return self._fed_coin(output, CoinKind.DONATION)
 

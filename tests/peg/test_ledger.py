@@ -2,6 +2,7 @@
 
 import pytest
 
+from peg.batches import CoinKind
 from peg.bitcoind import BitcoindError
 from peg.commitments import Commitment
 from peg.ledger import PegLedger
@@ -146,6 +147,27 @@ async def test_donation_counts_only_at_depth(chains: Chains) -> None:
         view = chains.ledger.view
         assert view is not None and len(view.coins) == count
         assert view.book.difference_sats == 0
+
+
+async def test_donation_of_a_coinbase_counts_only_when_it_can_be_spent(chains: Chains) -> None:
+    """Younger it would be an input that no block may hold, and the lane would stand still."""
+    chains.open()
+    chains.bitcoin.miner_script = chains.script.program
+    chains.bitcoin.mine()
+    chains.bitcoin.miner_script = TO
+    made_at = chains.bitcoin.view.tip_height
+    chains.bitcoin.mine(count=120)
+    chains.block(made_at + 98)
+    await chains.ledger.advance()
+    view = chains.ledger.view
+    assert view is not None
+    assert [coin.kind for coin in view.coins] == [CoinKind.ANCHOR]
+    chains.block(made_at + 99)
+    await chains.ledger.advance()
+    view = chains.ledger.view
+    assert view is not None
+    assert sorted(coin.kind for coin in view.coins) == [CoinKind.ANCHOR, CoinKind.DONATION]
+    assert view.book.difference_sats == 0
 
 
 async def test_unclaimed_deposit_is_no_coin(chains: Chains) -> None:

@@ -111,6 +111,7 @@ class Bitcoin:
         self.estimate: int | None = None
         self.is_down = False
         self.asked: list[str] = []
+        self.miner_script = p2wpkh_script("miner")
         self._serial = itertools.count()
         self.tip = bytes(32)
         self.mine()
@@ -130,7 +131,7 @@ class Bitcoin:
         height = self.height(parent) + 1
         coinbase = parent_tx(
             [NULL_OUTPOINT],
-            [(50 * 10**8, p2wpkh_script("miner"))],
+            [(50 * 10**8, self.miner_script)],
             script_sig=push(le32(height) + le32(serial)),
         )
         all_raw = [coinbase, *raws]
