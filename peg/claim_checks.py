@@ -8,6 +8,7 @@ Source: peg:C2-C7.
 
 from collections import OrderedDict
 
+from peg.bitcoind import BitcoindError
 from peg.claims import Claim, read_claims
 from peg.parent_view import ParentView
 from peg.voting import PegVoting
@@ -55,13 +56,17 @@ class ClaimChecks:
         Returns:
             Whether an answer was good.
         Raises:
-            Unavailable, BitcoindError: the node did not answer; the question stays.
+            Unavailable: the node did not answer; the question stays.
         """
         any_good = False
         while self._questions:
             claim = next(iter(self._questions))
             tip_hash = self._parent.tip_hash
-            good = await self._voting.is_proved_and_unspent(claim)
+            try:
+                good = await self._voting.is_proved_and_unspent(claim)
+            except BitcoindError:
+                # A block that left the chain and then the disk: an answer, not a reason to wait.
+                good = False
             self._questions.pop(claim, None)
             self._answers[claim] = (tip_hash, good)
             self._answers.move_to_end(claim)
