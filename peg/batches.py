@@ -198,6 +198,11 @@ def select_batch(
     affordable = _budget(batch, view, parameters)[1]
     if affordable < fee_at(parameters.rate_floor_sats_per_kvb, batch.vsize):
         return Idle.FEE_POOL_LOW
+    # An empty batch has no reserve of P13. Without room for the fee of today it would be open
+    # and unsigned, and keep the coin out that could unblock it.
+    room_sats = batch.input_sats - batch.payout_sats - parameters.anchor_min_sats
+    if not payouts and room_sats < fee_at(view.rate_sats_per_kvb, batch.vsize):
+        return Idle.FEE_POOL_LOW
     return batch
 
 

@@ -310,6 +310,17 @@ def test_expiry_may_spend_beyond_an_empty_pool_and_says_so() -> None:
     assert max(v.fee_sats for v in later.versions) <= 2 * fee_at(2_000, batch.vsize)
 
 
+def test_empty_batch_without_room_for_its_fee_waits_for_another_coin() -> None:
+    """Open, it could have no version, and a donation would never become its input."""
+    old = anchor(50_100, height=TIP - 216)
+    assert select(coins=(old,), queue=(), rate_sats_per_kvb=1_000) is Idle.FEE_POOL_LOW
+    donation = coin(7, 20_000, kind=CoinKind.DONATION, claim_script=None)
+    batch = opened(coins=(old, donation), queue=(), rate_sats_per_kvb=1_000)
+    assert [c.outpoint for c in batch.inputs] == [ANCHOR, donation.outpoint]
+    climbed = climb(batch, view(coins=(old, donation), rate_sats_per_kvb=1_000), LOCAL)
+    assert len(climbed.versions) == 1
+
+
 def test_change_never_falls_below_the_anchor_minimum() -> None:
     old = (anchor(LOCAL.anchor_min_sats + 600, height=TIP - 230),)
     batch = opened(queue=(), coins=old)
