@@ -363,6 +363,7 @@ class Node:
             journal_bodies=[record.body for record in peg_journal.records],
             log=self._log,
             on_work=lambda: self._engine.work_available(),
+            is_halted=lambda: self._driver.mode is Mode.HALTED,
         )
         return PegService(setup, ports)
 

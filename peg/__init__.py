@@ -9,5 +9,5 @@ bytes and the walk), `history` (the final sidechain), `parent_view` (the own bes
 
 With IO: `bitcoind` and `bitcoind_rpc`, `watcher`, `ledger` (keeps the state in step), `approvals`,
 `voting` (proposing and judging), `claim_checks`, `sessions` (signing, journal first), `broadcasts`,
-`reports`, and `service`, which joins them for one member.
+`reports`, `ports` (what the shell passes in) and `service`, which joins them for one member.
 """

@@ -9,23 +9,19 @@ Source: peg:4, peg:5, N7-N9, N15, N17, N23, N24.
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from peg.approvals import Approvals
 from peg.bitcoind import BitcoindError
-from peg.broadcasts import Broadcasts, SendingNode, SignedVersion
+from peg.broadcasts import Broadcasts, SignedVersion
 from peg.claim_checks import ClaimChecks
 from peg.digests import DigestWatch
-from peg.fedscript import FedScript
 from peg.ledger import PegLedger
-from peg.parameters import PegParameters
-from peg.parent_view import ParentView
+from peg.ports import PegPorts, PegSetup
 from peg.reports import PegReports
-from peg.sessions import BatchSigner, MemberSessions, PegJournal, decode_entry, refusal
+from peg.sessions import MemberSessions, decode_entry, refusal
 from peg.signing import (
     KIND_PEGSIG,
     KIND_PEGSTATE,
@@ -41,91 +37,15 @@ from peg.signing import (
 from peg.state import LANE, PegView
 from peg.status import hash_hex
 from peg.trial_spend import TrialSpend, assemble_trial_spend, build_trial_spend
-from peg.voting import FrozenParentFacts, OwnNode, PegVoting, VotingNode
+from peg.voting import FrozenParentFacts, OwnNode, PegVoting
 from sidechain.errors import InvalidEncoding, PeerFault, Unavailable
-from sidechain.params import ChainParams
 from sidechain.primitives.block import Block
 from sidechain.primitives.transaction import OutPoint, Transaction
 
-__all__ = ["BatchSigner", "MemberLink", "PegJournal", "PegPorts", "PegService", "PegSetup"]
+__all__ = ["PegPorts", "PegService", "PegSetup"]
 
 TICK_MS = 1_000
 LOOK_AGAIN_MS = 300
-
-
-class MemberLink(Protocol):
-    """Sends frames to other members. Met by `federation.peers`."""
-
-    def send(self, member: int, kind: int, body: bytes) -> object:
-        """Queue a frame for one member."""
-        ...
-
-    def broadcast(self, kind: int, body: bytes) -> object:
-        """Queue a frame for all connected members."""
-        ...
-
-
-class PegNode(VotingNode, SendingNode, Protocol):
-    """What the peg asks of the member's own Bitcoin node. Met by `peg.bitcoind`."""
-
-
-class EventLog(Protocol):
-    """The part of a structlog logger that is used here."""
-
-    def info(self, event: str, **facts: object) -> object:
-        """Something happened."""
-
-    def warning(self, event: str, **facts: object) -> object:
-        """Something a person may want to look at."""
-
-    def error(self, event: str, **facts: object) -> object:
-        """Something a person has to look at."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PegSetup:
-    """What a member knows from the federation file.
-
-    Attributes:
-        script: the plain fedpegscript.
-        parameter_hash: of the federation file (N2), which block 1 carries.
-        member: own index.
-        block_keys: all members' block keys, 33 bytes each, in member order.
-        approvals_folder: where operator approvals are (N23).
-    """
-
-    chain: ChainParams
-    parameters: PegParameters
-    script: FedScript
-    parameter_hash: bytes
-    member: int
-    block_keys: tuple[bytes, ...]
-    approvals_folder: Path
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PegPorts:
-    """What the shell passes in.
-
-    Attributes:
-        view: the own best chain, kept by the watcher.
-        is_healthy: whether the Bitcoin node answered last time.
-        poke: has the watcher ask the node now.
-        signer: raises Unavailable when it refuses now.
-        journal_bodies: bodies of the share records read at start, oldest first.
-        on_work: told when a claim or record that waited could go into a block now.
-    """
-
-    client: PegNode
-    view: ParentView
-    is_healthy: Callable[[], bool]
-    poke: Callable[[], None]
-    signer: BatchSigner
-    link: MemberLink
-    journal: PegJournal
-    journal_bodies: Sequence[bytes]
-    log: EventLog
-    on_work: Callable[[], None] = lambda: None
 
 
 class PegService:
@@ -327,7 +247,7 @@ class PegService:
             The unsigned transaction and this member's signature (DER with hash type).
         Raises:
             Unavailable: the output is unknown, spent, or the node does not answer.
-            InvalidEncoding: not a FED output, too small, or a coin or anchor of the lane.
+            InvalidEncoding: not a FED output, too small, an approved anchor, or the lane is open.
         """
         trial = await self._trial(outpoint)
         return trial.unsigned, self._ports.signer.sign_parent_input(trial.digest) + b"\x01"
@@ -355,11 +275,11 @@ class PegService:
             raise Unavailable("output is unknown or spent")
         if output.script != self._setup.script.program:
             raise InvalidEncoding("trial spend", "output does not pay FED")
-        anchors = {record.anchor for record in self._approvals.open_records()}
-        view = self.ledger.view
-        coins = {coin.outpoint for coin in view.coins} if view is not None else set()
-        if outpoint in anchors | coins or outpoint == self._opened():
-            raise InvalidEncoding("trial spend", "never of an anchor or a coin")
+        if self._opened() is not None:
+            # From here on any FED output may be an anchor to come, or an input of a batch.
+            raise InvalidEncoding("trial spend", "only before OPEN")
+        if outpoint in {record.anchor for record in self._approvals.open_records()}:
+            raise InvalidEncoding("trial spend", "never of an anchor")
         return build_trial_spend(
             outpoint, output.value_sats, self._setup.parameters, self._setup.script
         )
@@ -408,6 +328,7 @@ class PegService:
             self.ledger.history,
             self._sessions.entry(session.batch.anchor),
             on_best_chain=on_best_chain,
+            is_halted=self._ports.is_halted(),
         )
         if not reason and self._digests.too_many_differ:
             reason = "P33: more than f_s members have another state"

@@ -84,6 +84,7 @@ def refusal(
     entry: SignedEntry | None,
     *,
     on_best_chain: bool,
+    is_halted: bool = False,
 ) -> str:
     """Why this member must not sign the open batch now (R0, R3, R5 to R8); empty if it may.
 
@@ -94,6 +95,7 @@ def refusal(
         view: at the own final tip.
         entry: what the journal has for this anchor.
         on_best_chain: B(h) is on the own Bitcoin node's best chain now.
+        is_halted: block agreement is halted on this member, by a second signed block (X1).
     """
     batch, lane = view.open_batch, view.lane
     if batch is None or lane is None:
@@ -116,6 +118,8 @@ def refusal(
     stops = (Halt.POOL_NEGATIVE, Halt.VANISHED, Halt.INFLATION)
     if batch.payouts and any(halt in view.halts for halt in stops):
         return "X4: payouts are halted"
+    if batch.payouts and is_halted:
+        return "X1: blocks are halted, so payouts are too"
     return ""
 
 

@@ -112,6 +112,7 @@ class PegWorld:
         self.signers = [TestSigner(i, self.params.genesis_hash) for i in range(parameters.n)]
         self.logs = [TestLog() for _ in range(parameters.n)]
         self.healthy = True
+        self.halted: set[int] = set()
         self.services = [self.service(member) for member in range(parameters.n)]
 
     def service(self, member: int) -> PegService:
@@ -137,6 +138,7 @@ class PegWorld:
             journal=self.journals[member],
             journal_bodies=tuple(self.journals[member].bodies),
             log=self.logs[member],
+            is_halted=lambda: member in self.halted,
         )
         return PegService(setup, ports)
 

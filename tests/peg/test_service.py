@@ -335,6 +335,37 @@ async def test_trial_spend_is_signed_for_a_separate_output_only(world: PegWorld)
         await world.services[0].sign_trial_spend(anchor)
 
 
+async def test_trial_spend_of_a_deep_output_is_signed_until_the_lane_is_open(
+    world: PegWorld,
+) -> None:
+    """A founding that goes on late finds its output counted as a donation already."""
+    raw = world.bitcoin.pay(world.script.program, 10_000)
+    trial = OutPoint(parse_parent_tx(raw).txid, 0)
+    await world.mine([raw], count=9)
+    await world.extend()
+    service = world.services[0]
+    view = service.ledger.view
+    assert view is not None and [coin.outpoint for coin in view.coins] == [trial]
+    await service.sign_trial_spend(trial)
+    await found(world)
+    with pytest.raises(InvalidEncoding, match="OPEN"):
+        await service.sign_trial_spend(trial)
+
+
+async def test_halted_member_signs_no_payout(world: PegWorld) -> None:
+    """X1: where two blocks have k signatures nobody knows which burns are real."""
+    await found(world)
+    await world.extend([await deposit(world)])
+    world.halted.add(0)
+    await pay_out(world)
+    assert not world.signers[0].signed
+    assert all(world.signers[member].signed for member in (1, 2, 3))
+    assert any("X1" in str(facts) for _, _, facts in world.logs[0].lines)
+    world.halted.clear()
+    await world.tell()
+    assert world.signers[0].signed
+
+
 async def test_minimal_block_passes_whatever_bitcoin_says(world: PegWorld) -> None:
     await found(world)
     fork = world.bitcoin.chain()[-4].info.hash
