@@ -1,8 +1,8 @@
 """What all commands share: options, output for people and for programs, exit codes.
 
-Results go to standard output, progress and reasons to standard error; with --json both are JSON
-lines on standard output, the result last. Exit codes: 0 done, 1 refused or failed, 2 usage,
-128 + signal when interrupted.
+Results go to standard output, progress and reasons to standard error. With --json the result is
+one JSON document; commands that wait print one JSON line a stage before it. Exit codes: 0 done,
+1 refused or failed, 2 usage, 128 + signal when interrupted.
 """
 
 import asyncio
@@ -31,7 +31,11 @@ from sidechain.api.client import RpcClient
 
 T = TypeVar("T")
 SATS_PER_BTC = 100_000_000
-_AMOUNT = re.compile(r"(\d{1,8})(?:\.(\d{1,8}))?")
+_AMOUNT = re.compile(r"([0-9]{1,8})(?:\.([0-9]{1,8}))?")
+_SECONDS = re.compile(r"([0-9]{1,4})(?:\.([0-9]{1,3}))?")
+SECONDS_MAX = 3_600
+JSON_HELP = "Print the result as one JSON document."
+JSON_WAIT_HELP = "Print JSON; with --wait one line a stage, the result last."
 
 
 class Interrupted(Exception):
@@ -68,6 +72,32 @@ class Amount(click.ParamType[int]):
         return sats
 
 
+class Seconds(click.ParamType[int]):
+    """Seconds with at most three decimals, up to an hour; becomes milliseconds."""
+
+    name = "seconds"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Milliseconds of the text.
+
+        Raises:
+            click.UsageError: it is not such a time.
+        """
+        if isinstance(value, int):
+            return value
+        match = _SECONDS.fullmatch(value)
+        time_ms = -1
+        if match is not None:
+            time_ms = int(match[1]) * 1_000 + int((match[2] or "").ljust(3, "0"))
+        if not 0 <= time_ms <= SECONDS_MAX * 1_000:
+            self.fail(
+                f"{value!r} is not a number of seconds from 0 to {SECONDS_MAX}, such as 0.5",
+                param,
+                ctx,
+            )
+        return time_ms
+
+
 def show_btc(sats: int) -> str:
     """Satoshis as bitcoin, without needless zeros."""
     text = amount_text(sats).rstrip("0").rstrip(".")
@@ -75,10 +105,14 @@ def show_btc(sats: int) -> str:
 
 
 class Output:
-    """Where a command's words go."""
+    """Where a command's words go.
 
-    def __init__(self, as_json: bool) -> None:
+    `streams`: with --json, progress is printed as JSON lines before the result.
+    """
+
+    def __init__(self, as_json: bool, *, streams: bool = False) -> None:
         self.as_json = as_json
+        self.streams = streams
         self._console = Console(stderr=True, highlight=False)
         self._status: Status | None = None
         self._shown = ""
@@ -87,9 +121,9 @@ class Output:
         """Tell what is being done now; the same text twice is told once."""
         if text == self._shown:
             return
-        if self.as_json:
+        if self.as_json and self.streams:
             print_json({"event": step, "text": text, **facts})
-        elif self._console.is_terminal:
+        elif self._console.is_terminal and not self.as_json:
             self._finish_line("[green]✓[/]")
             self._status = self._console.status(_escaped(text))
             self._status.start()
@@ -176,8 +210,9 @@ class Session:
             LocalError: there is no federation, or nothing of it runs.
         """
         state = self.federation.require_running()
-        if not self.federation.running():
-            self.federation.require_running(state.members[0].name)
+        running = self.federation.running()
+        if not any(member.name in running for member in state.members):
+            self.federation.require_running(*(member.name for member in state.members))
         links = MemberLinks([self.federation.member_client(m) for m in state.members])
         try:
             yield links
@@ -203,7 +238,7 @@ def default_data(environment: Mapping[str, str]) -> Path:
 
 
 def command(
-    group: click.Group, name: str, **attributes: Any
+    group: click.Group, name: str, *, json_help: str = JSON_HELP, **attributes: Any
 ) -> Callable[[Callable[..., Awaitable[None]]], click.Command]:
     """Make an async function a command with --data and --json; it is given the session first."""
 
@@ -214,7 +249,7 @@ def command(
             type=click.Path(path_type=Path, file_okay=False),
             help="Folder of the federation. [default: $FEDPEG_DATA, or ~/.local/share/fedpeg]",
         )
-        @click.option("--json", "as_json", is_flag=True, help="Print JSON lines.")
+        @click.option("--json", "as_json", is_flag=True, help=json_help)
         @functools.wraps(function)
         def run(*, data: Path | None, as_json: bool, **arguments: Any) -> None:
             output = Output(as_json)

@@ -1,13 +1,14 @@
 """Commands about the federation itself: up, down, status, logs, member, mine, doctor, demo."""
 
 import asyncio
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import click
 
 from federation.ceremony import finish_founding, prepare_coins
-from federation.cli_common import Failed, Session, command
+from federation.cli_common import Failed, Seconds, Session, command
 from federation.cli_logs import follow_logs, print_logs
 from federation.demo import Demo
 from federation.doctor import examine
@@ -35,10 +36,13 @@ def register(group: click.Group) -> None:
 def _register_up(group: click.Group) -> None:
     @command(group, "up")
     @click.option("-n", "n", type=click.IntRange(1, 15), help="Number of members. [default: 4]")
-    @click.option("-k", "k", type=click.IntRange(1, 15), help="Threshold. [default: 2n/3 + 1]")
+    @click.option(
+        "-k", "k", type=click.IntRange(1, 15), help="How many must sign. [default: 2n/3 + 1]"
+    )
     @click.option(
         "--block-time",
-        type=click.FloatRange(0, 3_600),
+        "block_time_ms",
+        type=Seconds(),
         help="Seconds between blocks, 0 for blocks on demand. [default: 1]",
     )
     @click.option(
@@ -51,7 +55,7 @@ def _register_up(group: click.Group) -> None:
         *,
         n: int | None,
         k: int | None,
-        block_time: float | None,
+        block_time_ms: int | None,
         allow_no_byzantine_safety: bool,
     ) -> None:
         """Start a federation, or go on with the one in the folder.
@@ -62,7 +66,7 @@ def _register_up(group: click.Group) -> None:
         options = UpOptions(
             n=n,
             k=k,
-            block_time_ms=None if block_time is None else round(block_time * 1_000),
+            block_time_ms=block_time_ms,
             allow_no_byzantine_safety=allow_no_byzantine_safety,
         )
         state = await bring_up(session.federation, options, session.output.progress)
@@ -105,10 +109,14 @@ def _register_down(group: click.Group) -> None:
     @command(group, "down")
     async def down(session: Session) -> None:
         """Stop all processes of the federation; its data stay."""
-        session.federation.require_state()
-        with session.federation.folder.locked():
+        federation = session.federation
+        if not federation.running():
+            federation.require_state()
+        with ExitStack() as stack:
+            if federation.folder.path.is_dir():  # without it processes can still be stopped
+                stack.enter_context(federation.folder.locked())
             session.output.progress("down", "stopping the federation")
-            names = await asyncio.to_thread(session.federation.stop_all)
+            names = await asyncio.to_thread(federation.stop_all)
         stopped = f"stopped {', '.join(names)}" if names else "nothing was running"
         session.output.result({"stopped": names}, stopped)
 
@@ -189,6 +197,7 @@ async def _bitcoind_status(
         "rpc_port": state.bitcoind_rpc_port,
         "height": None,
         "hash": None,
+        "problem": "" if child else "not running",
     }
     if child is not None:
         async with federation.bitcoind_client(state, timeout_ms=3_000) as client:
@@ -214,20 +223,30 @@ def _status_text(found: dict[str, Any]) -> str:
         state = f"pid {member['pid']}  " if member["running"] else ""
         lines.append(f"{member['name']:<15} {state}{member['problem'] or place}")
     node = found["bitcoind"]
-    where = f"pid {node['pid']}  height {node['height']}" if node["running"] else "not running"
-    lines.append(f"{BITCOIND:<15} {where}")
+    state = f"pid {node['pid']}  " if node["running"] else ""
+    lines.append(f"{BITCOIND:<15} {state}{node['problem'] or 'height ' + str(node['height'])}")
     wallet = found["wallet"]
     lines.append(f"{WALLET:<15} {'pid ' + str(wallet['pid']) if wallet['pid'] else 'not running'}")
     return "\n".join(lines)
 
 
 def _register_logs(group: click.Group) -> None:
-    @command(group, "logs")
+    @command(group, "logs", json_help="Print the logs' own JSON lines.")
     @click.argument("member", required=False)
     @click.option("-f", "--follow", is_flag=True, help="Go on with what is written from now on.")
-    @click.option("-n", "--lines", type=click.IntRange(0), default=100, help="Lines of the past.")
+    @click.option(
+        "-n",
+        "--lines",
+        type=click.IntRange(0),
+        default=100,
+        show_default=True,
+        help="Lines of the past.",
+    )
     async def logs(session: Session, *, member: str | None, follow: bool, lines: int) -> None:
-        """Show what members, wallet or bitcoind have logged."""
+        """Show what the members and the wallet process have logged, by time.
+
+        MEMBER shows one alone; it may also be `wallet` or `bitcoind`.
+        """
         federation = session.federation
         state = federation.require_state()
         names = [m.name for m in state.members] + [WALLET]
@@ -244,13 +263,14 @@ def _register_logs(group: click.Group) -> None:
 def _register_member(group: click.Group) -> None:
     @group.group("member")
     def member_group() -> None:
-        """Start, stop or kill one member."""
+        """Start, stop or kill one member, named m0, m1… or 0, 1…"""
 
     @command(member_group, "start")
     @click.argument("member")
     async def start(session: Session, *, member: str) -> None:
         """Start a member and wait until it answers."""
         federation = session.federation
+        federation.require_state()
         with federation.folder.locked():
             name = federation.find_member(federation.require_running(BITCOIND), member).name
             if not await federation.start_members([name]):
@@ -272,8 +292,9 @@ def _register_member(group: click.Group) -> None:
 
 def _stop(session: Session, member: str, *, kill: bool) -> None:
     federation = session.federation
+    federation.require_state()
+    name = federation.find_member(federation.require_state(), member).name
     with federation.folder.locked():
-        name = federation.find_member(federation.require_state(), member).name
         if not federation.stop_member(name, kill=kill):
             raise Failed(f"{name} is not running")
     word = "killed" if kill else "stopped"
@@ -317,14 +338,14 @@ def _register_checks(group: click.Group) -> None:
         if wrong:
             raise Failed(f"{wrong} of {len(checks)} checks failed")
 
-    @command(group, "demo")
+    @command(group, "demo", json_help="Print one JSON line a sentence or step.")
     @click.option("--keep", is_flag=True, help="Leave the federation running at the end.")
     async def demo(session: Session, *, keep: bool) -> None:
         """Show a federation at work, then clean up.
 
         A deposit, payments, a member killed and back, a peg-out, the audit, the signers.
-        Everything happens in a new folder of its own (or in --data, which must be empty), and
-        nothing is left at the end but with --keep.
+        Everything happens in a new folder of its own, which is removed at the end. No process
+        is left, but with --keep. --data names an empty folder to use instead; it stays.
         """
         named = click.get_current_context().params["data"]
         folder: Path | None = session.data if named is not None else None

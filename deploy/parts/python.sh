@@ -26,14 +26,16 @@ install one, or name it in FEDPEG_PYTHON"
         make_venv "$python"
     fi
     : >"$unfinished"
-    say "installing the locked packages"
+    say "installing the locked packages (40 of them, less than a minute)"
     locked="$clone/requirements.lock"
     if needs_plyvel; then
         bring_plyvel
     fi
-    "$venv/bin/python" -m pip install -q --no-input --disable-pip-version-check --no-deps \
-        --prefer-binary --require-hashes -r "$locked" ||
+    if ! "$venv/bin/python" -m pip install -q --no-input --disable-pip-version-check --no-deps \
+        --prefer-binary --require-hashes -r "$locked" >"$cache/pip.log" 2>&1; then
+        tail -n 15 "$cache/pip.log" | sed 's/^/    /' >&2
         fail "the locked packages could not be installed (see above); nothing counts as installed, run it again"
+    fi
     write_command
     rm -f "$unfinished"
     python_key >"$stamp.new"
