@@ -280,6 +280,8 @@ class Node:
             connected=len(change.connected),
         )
         self._peg.on_parent_change()
+        if change.disconnected:
+            self._engine.post(lambda: self._relay.drop(self._peg.voting.names_lost_block))
         self._engine.work_available()
 
     def _on_parent_health(self, healthy: bool, reason: str) -> None:

@@ -83,6 +83,18 @@ class TransactionRelay:
         self._gossip.left_mempool(tx.wtxid for tx in block.transactions)
         self._retry_waiting()
 
+    def drop(self, is_stale: Callable[[Transaction], bool]) -> None:
+        """Let go of transactions that no block can hold now, and of what depends on them.
+
+        Claims whose block left Bitcoin's best chain: a claim with the proof of another block has
+        the same txid, and is refused while the old one is kept.
+        """
+        for tx in self._chain.mempool.transactions():
+            if is_stale(tx):
+                removed = self._chain.mempool.remove(tx.txid)
+                self._gossip.left_mempool(each.wtxid for each in removed)
+                self._log.info("claim_dropped", txid=tx.txid[::-1].hex(), removed=len(removed))
+
     async def accepted(self, tx: Transaction) -> None:
         """The RPC put a transaction into the mempool, or was given it again."""
         self._announce(tx)
@@ -91,9 +103,13 @@ class TransactionRelay:
 
     def _on_transaction(self, member: int, body: bytes) -> None:
         tx = Transaction.decode(body)
-        if not self._gossip.on_transaction(member, tx.wtxid) or self._chain.mempool.get(tx.txid):
+        known = self._chain.mempool.get(tx.txid)
+        is_claim = any(txin.is_pegin for txin in tx.inputs)
+        if not self._gossip.on_transaction(member, tx.wtxid):
             return
-        if not any(txin.is_pegin for txin in tx.inputs):
+        if known is not None and (known.tx.wtxid == tx.wtxid or not is_claim):
+            return  # a claim with another proof is judged: the old one may be about to go
+        if not is_claim:
             self._submit(member, tx, None)
         elif self._judging < CLAIMS_JUDGED_MAX:
             self._judging += 1

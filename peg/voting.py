@@ -215,6 +215,11 @@ class PegVoting:
             csv=self._claim_csv(claim),
         )
 
+    def names_lost_block(self, transaction: Transaction) -> bool:
+        """Whether a claim's proof names a block that is not on the own best chain."""
+        hashes = _proof_blocks([transaction])
+        return self._sees_bitcoin() and not all(map(self._node.view.is_active, hashes))
+
     async def is_proved_and_unspent(self, claim: Claim) -> bool:
         """C3 and C7 by the own node.
 
