@@ -92,6 +92,8 @@ async def _approve(federation: LocalFederation, state: LocalState, report: Repor
 
     Each bitcoind is shown a spend by another choice of k members, so that all have signed one.
     """
+    if await _is_lane_open(federation, state):
+        return _advance(federation, state, Stage.APPROVED)
     report("dry run", "the members try a spend of the federation's script")
     signatures: dict[int, str] = {}
 
@@ -114,6 +116,19 @@ async def _approve(federation: LocalFederation, state: LocalState, report: Repor
     await _each_member(federation, state, dry_run)
     await _each_member(federation, state, approve)
     return _advance(federation, state, Stage.APPROVED)
+
+
+async def _is_lane_open(federation: LocalFederation, state: LocalState) -> bool:
+    """Whether a founding that was cut short had gone as far as a final OPEN.
+
+    Members sign no trial spend from there on, and k of them have approved.
+    """
+    async with federation.member_client(state.members[0]) as client:
+        try:
+            info = await _repeat(lambda: client.call("getpeginfo"))
+        except (RpcError, Unavailable) as error:
+            raise LocalError(f"{state.members[0].name}: {error}") from error
+    return info["lane"] is not None
 
 
 async def _wait_open(_: LocalMember, client: RpcClient) -> None:

@@ -1,0 +1,56 @@
+"""A founding that was cut short goes on from where the federation stands."""
+
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from federation import ceremony
+from federation.local_state import Stage
+
+
+class FakeFederation:
+    """Members that answer `getpeginfo` and refuse every trial spend, as after OPEN."""
+
+    def __init__(self, lane: dict[str, Any] | None) -> None:
+        self.lane = lane
+        self.calls: list[str] = []
+
+    @asynccontextmanager
+    async def member_client(self, member: Any) -> Any:
+        yield self
+
+    async def call(self, method: str, *_: Any) -> Any:
+        self.calls.append(method)
+        if method == "getpeginfo":
+            return {"lane": self.lane}
+        raise ceremony.RpcError(-8, "only before OPEN")
+
+
+@pytest.fixture
+def advanced(monkeypatch: pytest.MonkeyPatch) -> list[Stage]:
+    stages: list[Stage] = []
+    monkeypatch.setattr(ceremony, "_advance", lambda _, state, stage: stages.append(stage))
+    return stages
+
+
+async def approve(federation: Any) -> None:
+    members = [SimpleNamespace(name=f"m{i}", index=i) for i in range(4)]
+    state: Any = SimpleNamespace(members=members, anchor="ab" * 32 + ":0", trial="", n=4, k=3)
+    await ceremony._approve(federation, state, lambda *_: None)
+
+
+async def test_dry_run_is_not_repeated_once_the_lane_is_open(advanced: list[Stage]) -> None:
+    federation = FakeFederation({"lane": 0})
+    await approve(federation)
+    assert federation.calls == ["getpeginfo"]
+    assert advanced == [Stage.APPROVED]
+
+
+async def test_dry_run_comes_first_while_the_lane_is_not_open(advanced: list[Stage]) -> None:
+    federation = FakeFederation(None)
+    with pytest.raises(ceremony.LocalError):
+        await approve(federation)
+    assert "dryrunopen" in federation.calls
+    assert not advanced
