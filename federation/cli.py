@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 refused or failed (reason on standard error), 2 usage, 128
 interrupted.
 """
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -18,9 +19,11 @@ from peg.bitcoind import BitcoindError
 from sidechain.api.client import RpcError
 from sidechain.errors import Invalid, Unavailable
 
+DEBUG_VARIABLE = "FEDPEG_DEBUG"
+NEXT_STEP = "`fedpeg status` shows what runs, `fedpeg up` starts what is missing"
 EXIT_FAILED = 1
 EXIT_USAGE = 2
-CODE_METHOD_NOT_FOUND = -32601
+CODE_NOT_CONNECTED = -9
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -42,6 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; its exit code."""
     if sys.flags.optimize:
         return _fail("do not run with python -O: checks would be left out")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # names may be in no encoding at all
     try:
         program.main(args=arguments, prog_name="fedpeg", standalone_mode=False)
     except click.exceptions.Exit as error:
@@ -59,11 +65,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except RpcError as error:
-        return _fail(error.message)
-    except (Failed, LocalError, BitcoindMissing, BitcoindError, Invalid, Unavailable) as error:
+        hint = f"; {NEXT_STEP}" if error.code == CODE_NOT_CONNECTED else ""
+        return _fail(f"{error.message}{hint}")
+    except Unavailable as error:
+        return _fail(f"{error}; {NEXT_STEP}")
+    except (Failed, LocalError, BitcoindMissing, BitcoindError, Invalid) as error:
         return _fail(str(error))
     except OSError as error:
         return _fail(str(error))
+    except Exception as error:  # a bug of ours: the user gets a sentence, whoever looks for it all
+        if os.environ.get(DEBUG_VARIABLE):
+            raise
+        kind = type(error).__name__
+        return _fail(f"an error inside fedpeg ({kind}: {error}); {DEBUG_VARIABLE}=1 tells where")
     return 0
 
 

@@ -5,11 +5,12 @@ from typing import Any
 
 import click
 
-from federation.cli_common import Amount, Failed, Session, command, show_btc
+from federation.cli_common import JSON_WAIT_HELP, Amount, Failed, Session, command, show_btc
 from federation.cli_passphrase import passphrase_file_option, unlocked
 from federation.cli_tables import audit_text, blocks_table, is_exact
 from federation.cli_wait import (
     ParentMiner,
+    Patience,
     describe_pegin,
     describe_pegout,
     wait_pegin,
@@ -17,9 +18,9 @@ from federation.cli_wait import (
 )
 from federation.cli_wallet import check_bitcoin_address
 from federation.local import LocalFederation
-from federation.local_state import LocalState
+from federation.local_state import FAUCET_WALLET, LocalState
 from peg.bitcoind import amount_text
-from sidechain.api.client import RpcError
+from sidechain.api.client import RpcClient, RpcError
 from sidechain.errors import Unavailable
 
 CODE_INVALID_PARAMETER = -8
@@ -50,9 +51,13 @@ def register(group: click.Group) -> None:
 
 
 def _register_in(group: click.Group) -> None:
-    @command(group, "in")
+    @command(
+        group, "in", json_help=JSON_WAIT_HELP, short_help="Deposit bitcoin, mint it for a wallet."
+    )
     @click.argument("amount", type=Amount(), required=False)
-    @click.option("--to", "wallet", required=True, help="Wallet that gets the coins.")
+    @click.option(
+        "--to", "wallet", help="Wallet that gets the coins. [default: the only one there is]"
+    )
     @click.option("--address", "only_address", is_flag=True, help="Only show a deposit address.")
     @_wait_option
     @_mine_option
@@ -62,7 +67,7 @@ def _register_in(group: click.Group) -> None:
         session: Session,
         *,
         amount: int | None,
-        wallet: str,
+        wallet: str | None,
         only_address: bool,
         wait: bool,
         no_mine: bool,
@@ -73,27 +78,69 @@ def _register_in(group: click.Group) -> None:
 
         With --address nothing is paid: the address shown takes deposits from any Bitcoin wallet.
         The wallet process claims each deposit when it is deep enough. Run again after an
-        interruption, an unfinished peg-in of the same amount goes on.
+        interruption, a peg-in of the same amount whose end was not shown yet goes on.
         """
         if only_address == (amount is not None):
             raise click.UsageError("give an AMOUNT, or --address for an address alone")
+        session.output.streams = wait
         async with session.wallets() as wallets:
-            if only_address:
+            wallet = wallet or await _only_wallet(wallets)
+            if amount is None:
                 found = await wallets.call("getpeginaddress", wallet)
                 session.output.result(found, _address_text(found))
                 return
             async with unlocked(wallets, wallet, passphrase_file, waiting=wait):
-                view = await wallets.call("pegin", wallet, amount_text(amount or 0), new)
+                await _check_faucet(session, wallets, wallet, amount, new=new)
+                view = await wallets.call("pegin", wallet, amount_text(amount), new)
                 if wait:
                     async with session.bitcoind() as bitcoind, session.members() as members:
                         miner = ParentMiner(bitcoind, members, enabled=not no_mine)
-                        view = await wait_pegin(wallets, miner, session.output, view["id"])
-        if wait:
-            text = f"{view['id']}: {describe_pegin(view)}"
-        else:
-            again = "goes on" if view.get("resumed") else "begun"
-            text = f"{view['id']} {again}: `fedpeg peg status {view['id']}` shows where it stands"
-        session.output.result(view, text)
+                        patience = Patience(session, wallets)
+                        view = await wait_pegin(patience, miner, view["id"])
+                elif view["resumed"] and view["stage"] in ("final", "failed"):
+                    # its end is shown now, so that the same command begins another one
+                    view = {**await wallets.call("getpegin", view["id"]), "resumed": True}
+        session.output.result(view, _begun_text(view, describe_pegin(view), wait=wait))
+
+
+async def _only_wallet(wallets: RpcClient) -> str:
+    names: list[str] = await wallets.call("listwallets")
+    if not names:
+        raise Failed("there is no wallet yet: `fedpeg wallet create NAME` makes one")
+    if len(names) > 1:
+        raise click.UsageError(f"name a wallet with --to: there are {', '.join(names)}")
+    return names[0]
+
+
+async def _check_faucet(
+    session: Session, wallets: RpcClient, wallet: str, amount_sats: int, *, new: bool
+) -> None:
+    """Refuse a new peg-in that the faucet cannot pay, before anything is begun.
+
+    Raises:
+        Failed: it cannot; says how it can.
+    """
+    async with session.bitcoind() as bitcoind:
+        held_sats = await bitcoind.wallet_balance_sats(FAUCET_WALLET)
+    if held_sats >= amount_sats:
+        return
+    for known in await wallets.call("listpegins"):
+        is_same = (known["wallet"], known["amount_sats"]) == (wallet, amount_sats)
+        if is_same and known["deposit"] is not None and not new:
+            return  # paid already
+    raise Failed(
+        f"the faucet holds {show_btc(held_sats)} that can be spent: `fedpeg mine 101` makes more"
+    )
+
+
+def _begun_text(view: dict[str, Any], standing: str, *, wait: bool) -> str:
+    """What is said of a peg-in or peg-out at the end of the command that began it."""
+    if wait:
+        return f"{view['id']}: {standing}"
+    if view.get("resumed") and (view.get("done") or view["stage"] in ("final", "failed")):
+        return f"{view['id']} has ended: {standing}; the same command again begins another one"
+    again = "goes on" if view.get("resumed") else "begun"
+    return f"{view['id']} {again}: `fedpeg peg status {view['id']}` shows where it stands"
 
 
 def _address_text(found: dict[str, Any]) -> str:
@@ -106,7 +153,9 @@ def _address_text(found: dict[str, Any]) -> str:
 
 
 def _register_out(group: click.Group) -> None:
-    @command(group, "out")
+    @command(
+        group, "out", json_help=JSON_WAIT_HELP, short_help="Burn coins, be paid bitcoin for them."
+    )
     @click.argument("wallet", metavar="FROM")
     @click.argument("address", metavar="BTC_ADDRESS")
     @click.argument("amount", type=Amount())
@@ -127,9 +176,10 @@ def _register_out(group: click.Group) -> None:
     ) -> None:
         """Burn AMOUNT of a wallet's coins; the federation pays it to a Bitcoin address.
 
-        The payment is AMOUNT less the federation's fixed fee. Run again after an interruption, an
-        unfinished peg-out of the same amount to the same address goes on.
+        The payment is AMOUNT less the federation's fixed fee. Run again after an interruption, a
+        peg-out of the same amount to the same address whose end was not shown yet goes on.
         """
+        session.output.streams = wait
         async with session.wallets() as wallets:
             async with session.bitcoind() as bitcoind:
                 await check_bitcoin_address(bitcoind, address)
@@ -138,7 +188,10 @@ def _register_out(group: click.Group) -> None:
             if wait:
                 async with session.bitcoind() as bitcoind, session.members() as members:
                     miner = ParentMiner(bitcoind, members, enabled=not no_mine)
-                    view = await wait_pegout(wallets, miner, session.output, view["id"])
+                    view = await wait_pegout(Patience(session, wallets), miner, view["id"])
+            elif view["resumed"] and view["done"]:
+                view = {**await wallets.call("getpegout", view["id"]), "resumed": True}
+        text = _begun_text(view, describe_pegout(view), wait=wait)
         if wait:
             paid = view.get("payout") or {}
             view["parent_confirmations"] = paid.get("depth", paid.get("confirmations", 0))
@@ -146,14 +199,11 @@ def _register_out(group: click.Group) -> None:
                 f"{view['id']}: paid {show_btc(view['payout_sats'])} to {address}"
                 f"{' in ' + str(paid['txid']) if paid.get('txid') else ''}"
             )
-        else:
-            again = "goes on" if view.get("resumed") else "begun"
-            text = f"{view['id']} {again}: `fedpeg peg status {view['id']}` shows where it stands"
         session.output.result(view, text)
 
 
 def _register_status(group: click.Group) -> None:
-    @command(group, "status")
+    @command(group, "status", short_help="Show one peg-in or peg-out, or all.")
     @click.argument("peg_id", metavar="[ID]", required=False)
     async def status(session: Session, *, peg_id: str | None) -> None:
         """Show one peg-in or peg-out (by id, txid:vout or deposit address), or all."""
@@ -208,7 +258,12 @@ def _register_blocks(group: click.Group) -> None:
     @command(group, "blocks")
     @click.option("--signers", is_flag=True, help="Show who proposed and who signed.")
     @click.option(
-        "-n", "--count", type=click.IntRange(1, BLOCKS_SHOWN_MAX), default=20, help="How many."
+        "-n",
+        "--count",
+        type=click.IntRange(1, BLOCKS_SHOWN_MAX),
+        default=20,
+        show_default=True,
+        help="How many.",
     )
     async def blocks(session: Session, *, signers: bool, count: int) -> None:
         """Show the newest sidechain blocks."""

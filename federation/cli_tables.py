@@ -34,7 +34,7 @@ def is_exact(found: Mapping[str, Any]) -> bool:
 def blocks_table(
     blocks: Sequence[Mapping[str, Any]], names: Sequence[str], *, signers: bool
 ) -> str:
-    """One line a block; with signers a column for each member, * for the proposer."""
+    """One line a block; with signers a column for each member, x where it signed."""
     if not blocks:
         return "no blocks yet"
     if not signers:

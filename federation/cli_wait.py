@@ -5,17 +5,26 @@ and starts again from whatever stage it finds.
 """
 
 import asyncio
+import math
+import re
+from collections.abc import Collection
 from typing import Any
 
-from federation.cli_common import Failed, Output, show_btc
-from federation.local_state import FAUCET_WALLET
+from federation.cli_common import Failed, Session, show_btc
+from federation.local import BITCOIND, WALLET
+from federation.local_state import FAUCET_WALLET, LocalState
 from federation.wallet.links import MemberLinks
 from peg.bitcoind import BitcoindClient
 from sidechain.api.client import RpcClient, RpcError
 from sidechain.errors import Unavailable
 
 POLL_S = 0.2
+OBSTACLE_POLL_S = 2
+_BETWEEN_REASONS = re.compile(r", (?![^(]*\))")
 PEGIN_NEEDS_BLOCKS = frozenset({"funded", "confirming"})
+USUAL_REASONS = ("WAIT_COMMIT",)
+"""Reasons that every peg-out shows for a while; its status says enough."""
+
 PEGOUT_NEEDS_NO_BLOCKS = frozenset({"created", "sent"})
 
 
@@ -44,9 +53,48 @@ class ParentMiner:
             return  # asked again at the next poll
 
 
-async def wait_pegin(
-    wallets: RpcClient, miner: ParentMiner, output: Output, pegin_id: str
-) -> dict[str, Any]:
+class Patience:
+    """Asks the wallet process again and again, and says what keeps the federation from going on."""
+
+    def __init__(self, session: Session, wallets: RpcClient) -> None:
+        self._federation = session.federation
+        self._state = session.state()
+        self._output = session.output
+        self._wallets = wallets
+        self._looked_at_s = -math.inf
+        self._obstacle = ""
+
+    async def ask(self, method: str, *params: Any) -> Any:
+        """Ask the wallet process; while it is away (being restarted, say) ask again."""
+        while True:
+            try:
+                return await self._wallets.call(method, *params)
+            except Unavailable:
+                self.tell("wallet", "the wallet process does not answer")
+                await asyncio.sleep(POLL_S)
+
+    def tell(self, step: str, text: str, **facts: Any) -> None:
+        """Show progress, and with it which processes are missing."""
+        now_s = asyncio.get_running_loop().time()
+        if now_s - self._looked_at_s >= OBSTACLE_POLL_S:
+            self._looked_at_s = now_s
+            self._obstacle = missing_text(self._state, self._federation.running())
+        self._output.progress(step, text + self._obstacle, **facts)
+
+
+def missing_text(state: LocalState, running: Collection[str]) -> str:
+    """What has to be started before anything goes on, in brackets; empty when enough runs."""
+    names = [member.name for member in state.members]
+    missing = [name for name in (BITCOIND, WALLET) if name not in running]
+    if sum(name in running for name in names) < state.k:
+        missing += [name for name in names if name not in running]
+    if not missing:
+        return ""
+    verb = "is" if len(missing) == 1 else "are"
+    return f" [{', '.join(missing)} {verb} not running: `fedpeg up` elsewhere makes this go on]"
+
+
+async def wait_pegin(patience: Patience, miner: ParentMiner, pegin_id: str) -> dict[str, Any]:
     """Follow a peg-in to its end.
 
     Returns:
@@ -56,8 +104,8 @@ async def wait_pegin(
         RpcError: the wallet process does not know it.
     """
     while True:
-        view: dict[str, Any] = await _ask(wallets, "getpegin", pegin_id)
-        output.progress("peg-in", describe_pegin(view), **view)
+        view: dict[str, Any] = await patience.ask("getpegin", pegin_id)
+        patience.tell("peg-in", describe_pegin(view), **view)
         if view["stage"] == "final":
             return view
         if view["stage"] == "failed":
@@ -67,9 +115,7 @@ async def wait_pegin(
         await asyncio.sleep(POLL_S)
 
 
-async def wait_pegout(
-    wallets: RpcClient, miner: ParentMiner, output: Output, pegout_id: str
-) -> dict[str, Any]:
+async def wait_pegout(patience: Patience, miner: ParentMiner, pegout_id: str) -> dict[str, Any]:
     """Follow a peg-out until Bitcoin has confirmed its payment.
 
     Returns:
@@ -79,8 +125,8 @@ async def wait_pegout(
         RpcError: the wallet process does not know it.
     """
     while True:
-        view: dict[str, Any] = await _ask(wallets, "getpegout", pegout_id)
-        output.progress("peg-out", describe_pegout(view), **view)
+        view: dict[str, Any] = await patience.ask("getpegout", pegout_id)
+        patience.tell("peg-out", describe_pegout(view), **view)
         if view["stage"] == "failed":
             raise Failed(f"peg-out {pegout_id}: {view['reason']}")
         if view["done"]:
@@ -90,29 +136,20 @@ async def wait_pegout(
         await asyncio.sleep(POLL_S)
 
 
-async def wait_payment(wallets: RpcClient, output: Output, wallet: str, txid: str) -> int:
+async def wait_payment(patience: Patience, wallet: str, txid: str) -> int:
     """Follow a payment into a final block; returns the height."""
     while True:
-        for entry in await _ask(wallets, "listtransactions", wallet, 1_000):
+        for entry in await patience.ask("listtransactions", wallet, 1_000):
             if entry["txid"] == txid and entry["height"] is not None:
-                output.progress("payment", f"final in block {entry['height']}")
+                patience.tell("payment", f"final in block {entry['height']}")
                 return int(entry["height"])
-        output.progress("payment", f"payment {txid} waits for a block")
+        patience.tell("payment", f"payment {txid} waits for a block")
         await asyncio.sleep(POLL_S)
-
-
-async def _ask(wallets: RpcClient, method: str, *params: Any) -> Any:
-    """Ask the wallet process; while it is away (being restarted, say) ask again."""
-    while True:
-        try:
-            return await wallets.call(method, *params)
-        except Unavailable:
-            await asyncio.sleep(POLL_S)
 
 
 def describe_pegin(view: dict[str, Any]) -> str:
     """One sentence about where a peg-in stands."""
-    reason = f" ({view['reason']})" if view.get("reason") else ""
+    reason = f" ({_funding_reason(view['reason'])})" if view.get("reason") else ""
     match view["stage"]:
         case "address":
             return f"waiting for a deposit to {view['address']}{reason}"
@@ -130,9 +167,17 @@ def describe_pegin(view: dict[str, Any]) -> str:
             return f"{stage}{reason}"
 
 
+def _funding_reason(reason: str) -> str:
+    if "Insufficient funds" in reason:
+        return "the faucet holds too few coins: `fedpeg mine 101` makes more"
+    return reason
+
+
 def describe_pegout(view: dict[str, Any]) -> str:
     """One sentence about where a peg-out stands."""
-    reason = f" ({view['reason']})" if view.get("reason") else ""
+    parts = _BETWEEN_REASONS.split(view.get("reason", ""))
+    reasons = [_reason_text(part) for part in parts if part and part not in USUAL_REASONS]
+    reason = f" ({', '.join(reasons)})" if reasons else ""
     match view["stage"]:
         case "created":
             return f"burn is made, no member has taken it yet{reason}"
@@ -151,15 +196,31 @@ def describe_pegout(view: dict[str, Any]) -> str:
 def _status_text(status: str) -> str:
     """A status of peg-protocol section 12 in words."""
     words = {
-        "SEEN": "burn seen, not final yet",
         "OK": "burn accepted",
+        "DELAYED": "large payout, held back",
+        "HELD_OVERSIZE": "larger than any payout may be now, held",
         "READY": "in the queue",
         "RELEASED": "released for payment",
         "BATCHED": "in a batch that waits for Bitcoin",
         "CONFIRMED": "paid on Bitcoin",
         "SETTLED": "paid on Bitcoin, settled",
     }
-    name, bracket, details = status.partition("(")
-    if name == "DELAYED":
-        return f"large payout, held back {bracket}{details}"
-    return f"{words.get(name, name)}{f' ({details}' if bracket else ''}"
+    return words.get(status, status)
+
+
+def _reason_text(reason: str) -> str:
+    """A reason of peg-protocol section 12 in words."""
+    name, _, details = reason.removesuffix(")").partition("(")
+    match name:
+        case "UNTIL":
+            return f"until Bitcoin block {details}"
+        case "CAP":
+            window, _, free_at = details.partition(", ")
+            return f"over the cap for {window} Bitcoin blocks, room at block {free_at}"
+        case "HALTED":
+            return f"payouts are halted: {details}"
+        case "FEE_POOL_LOW":
+            return "the federation's fee pool is too low"
+        case "RESET_PENDING":
+            return "a Bitcoin reorganisation is being followed"
+    return reason

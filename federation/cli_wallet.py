@@ -6,14 +6,16 @@ from typing import Any
 
 import click
 
-from federation.cli_common import Amount, Failed, Session, command, show_btc
+from federation.cli_common import JSON_WAIT_HELP, Amount, Failed, Session, command, show_btc
 from federation.cli_passphrase import new_passphrase, passphrase_file_option, unlocked
-from federation.cli_wait import wait_payment
+from federation.cli_wait import Patience, wait_payment
 from federation.local_state import FAUCET_WALLET
 from peg.bitcoind import BitcoindClient, BitcoindError, amount_text, to_hex
 
 CODE_INSUFFICIENT_FUNDS = -6
 HISTORY_MAX = 10_000
+BITCOIN_PREFIXES = ("bc1", "tb1", "bcrt1")
+SIDECHAIN_PREFIXES = ("ert1", "el1")
 
 
 def register(group: click.Group) -> None:
@@ -81,7 +83,14 @@ def _register_wallet(group: click.Group) -> None:
 
     @command(wallet_group, "history")
     @click.argument("name")
-    @click.option("-n", "--count", type=click.IntRange(1, HISTORY_MAX), default=100)
+    @click.option(
+        "-n",
+        "--count",
+        type=click.IntRange(1, HISTORY_MAX),
+        default=100,
+        show_default=True,
+        help="How many.",
+    )
     async def history(session: Session, *, name: str, count: int) -> None:
         """Show the newest transactions of a wallet, oldest of them first."""
         async with session.wallets() as wallets:
@@ -111,7 +120,7 @@ def _register_faucet(group: click.Group) -> None:
             try:
                 txid = await bitcoind.send_to_address(FAUCET_WALLET, address, amount)
             except BitcoindError as error:
-                if error.code != CODE_INSUFFICIENT_FUNDS:
+                if error.code != CODE_INSUFFICIENT_FUNDS or "too small" in error.message:
                     raise
                 held = await bitcoind.wallet_balance_sats(FAUCET_WALLET)
                 raise Failed(
@@ -134,13 +143,13 @@ async def check_bitcoin_address(bitcoind: BitcoindClient, address: str) -> bytes
     script = await bitcoind.address_script(address)
     if script is not None:
         return script
-    if address.startswith(("ert1", "el1")):
+    if address.startswith(SIDECHAIN_PREFIXES):
         raise Failed(f"{address} is a sidechain address, not a Bitcoin one: try `fedpeg pay`")
     raise Failed(f"{address} is not an address of this Bitcoin network (regtest)")
 
 
 def _register_pay(group: click.Group) -> None:
-    @command(group, "pay")
+    @command(group, "pay", json_help=JSON_WAIT_HELP)
     @click.argument("wallet", metavar="FROM")
     @click.argument("address")
     @click.argument("amount", type=Amount())
@@ -156,10 +165,15 @@ def _register_pay(group: click.Group) -> None:
         passphrase_file: Path | None,
     ) -> None:
         """Pay a sidechain address from a wallet."""
+        if address.startswith(BITCOIN_PREFIXES):
+            raise Failed(
+                f"{address} is a Bitcoin address, not a sidechain one: try `fedpeg peg out`"
+            )
+        session.output.streams = wait
         async with session.wallets() as wallets:
             async with unlocked(wallets, wallet, passphrase_file):
                 txid = await wallets.call("sendtoaddress", wallet, address, amount_text(amount))
             found: dict[str, Any] = {"txid": txid, "amount_sats": amount}
             if wait:
-                found["height"] = await wait_payment(wallets, session.output, wallet, txid)
+                found["height"] = await wait_payment(Patience(session, wallets), wallet, txid)
         session.output.result(found, str(txid))

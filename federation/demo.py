@@ -18,12 +18,12 @@ from typing import Any
 from rich.console import Console
 
 from federation.ceremony import finish_founding
-from federation.cli_common import Failed, Output, print_json, show_btc
+from federation.cli_common import Failed, Output, Session, print_json, show_btc
 from federation.cli_peg import newest_blocks
 from federation.cli_tables import audit_text, blocks_table, is_exact
-from federation.cli_wait import ParentMiner, wait_payment, wait_pegin, wait_pegout
+from federation.cli_wait import ParentMiner, Patience, wait_payment, wait_pegin, wait_pegout
 from federation.local import LocalFederation, UpOptions
-from federation.local_state import LocalMember, LocalState
+from federation.local_state import LOCK_NAME, LocalMember, LocalState
 from federation.wallet.links import MemberLinks
 from peg.bitcoind import BitcoindClient, amount_text
 from sidechain.api.client import RpcClient, RpcError
@@ -62,6 +62,7 @@ class _Stage:
     wallets: RpcClient
     members: MemberLinks
     miner: ParentMiner
+    patience: Patience
 
 
 class Demo:
@@ -83,6 +84,7 @@ class Demo:
             Failed, LocalError, RpcError, Unavailable: something did not go as told; what was
                 written stays for inspection, no process does.
         """
+        self._refuse_used_folder()
         is_good = False
         self._output.begin()
         try:
@@ -100,6 +102,12 @@ class Demo:
             self._output.close()
             if is_good:
                 self._finish()
+
+    def _refuse_used_folder(self) -> None:
+        """A federation that is somebody's already must not be told about, still less stopped."""
+        folder = self._folder
+        if folder.is_dir() and any(path.name != LOCK_NAME for path in folder.iterdir()):
+            raise Failed(f"{folder} is not empty: name a new folder with --data, or none")
 
     def _finish(self) -> None:
         if self._keep:
@@ -147,8 +155,14 @@ class Demo:
             ]
             members = MemberLinks(clients)
             miner = ParentMiner(bitcoind, members, enabled=True)
+            patience = Patience(Session(self._folder, self._output), wallets)
             yield _Stage(
-                state=state, bitcoind=bitcoind, wallets=wallets, members=members, miner=miner
+                state=state,
+                bitcoind=bitcoind,
+                wallets=wallets,
+                members=members,
+                miner=miner,
+                patience=patience,
             )
 
     async def _deposit(self, stage: _Stage) -> None:
@@ -159,7 +173,7 @@ class Demo:
             "can spend and only her wallet can claim."
         )
         begun = await stage.wallets.call("pegin", "alice", amount_text(DEPOSIT_SATS))
-        view = await wait_pegin(stage.wallets, stage.miner, self._output, begun["id"])
+        view = await wait_pegin(stage.patience, stage.miner, begun["id"])
         self._output.say(
             f"Her wallet proved the deposit {view['deposit'][:16]}… and minted it in block "
             f"{view['height']}."
@@ -175,7 +189,7 @@ class Demo:
     async def _pay_bob(self, stage: _Stage, amount_sats: int) -> int:
         address = await stage.wallets.call("getnewaddress", "bob")
         txid = await stage.wallets.call("sendtoaddress", "alice", address, amount_text(amount_sats))
-        return await wait_payment(stage.wallets, self._output, "alice", txid)
+        return await wait_payment(stage.patience, "alice", txid)
 
     async def _lose_a_member(self, stage: _Stage) -> None:
         victim = stage.state.members[VICTIM]
@@ -206,7 +220,7 @@ class Demo:
             "signed by three members."
         )
         begun = await stage.wallets.call("pegout", "alice", address, amount_text(PEGOUT_SATS))
-        view = await wait_pegout(stage.wallets, stage.miner, self._output, begun["id"])
+        view = await wait_pegout(stage.patience, stage.miner, begun["id"])
         received = await stage.bitcoind.wallet_balance_sats(TRAVELLER)
         if received != view["payout_sats"]:
             raise Failed(f"{received} sat arrived instead of {view['payout_sats']}")
@@ -256,7 +270,7 @@ class _StoryOutput(Output):
     """Tells the story on standard output, with the time that has passed before each sentence."""
 
     def __init__(self, as_json: bool) -> None:
-        super().__init__(as_json)
+        super().__init__(as_json, streams=True)
         self._page = Console(highlight=False, soft_wrap=True)
         self._began_at_s = 0.0
 

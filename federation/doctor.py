@@ -63,6 +63,9 @@ async def examine(federation: LocalFederation) -> tuple[Check, ...]:
     if BITCOIND in running:
         async with federation.bitcoind_client(state, timeout_ms=5_000) as client:
             checks += await _bitcoind(client)
+    if WALLET in running:
+        async with federation.wallet_client(state, timeout_s=5) as client:
+            checks.append(await _wallet_answers(client.call))
     for member in state.members:
         if member.name in running:
             async with federation.member_client(member, timeout_s=5) as client:
@@ -203,6 +206,15 @@ async def _bitcoind(client: BitcoindClient) -> list[Check]:
             fix="set the clock of this machine",
         ),
     ]
+
+
+async def _wallet_answers(call: Callable[..., object]) -> Check:
+    name, fix = f"{WALLET} answers", "fedpeg down, then fedpeg up"
+    try:
+        names = await call("listwallets")  # type: ignore[misc]
+    except (RpcError, Unavailable) as error:
+        return Check(name=name, ok=False, found=str(error), fix=fix)
+    return Check(name=name, ok=True, found=f"{len(names)} wallets", fix=fix)
 
 
 async def _answers(name: str, call: Callable[..., object]) -> Check:

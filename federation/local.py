@@ -34,6 +34,7 @@ from federation.config import (
 from federation.founding import MemberPorts, found_federation
 from federation.local_state import (
     FAUCET_WALLET,
+    LOCK_NAME,
     LocalError,
     LocalFolder,
     LocalMember,
@@ -116,13 +117,12 @@ class LocalFederation:
         running = self.running()
         missing = [name for name in names if name not in running]
         if missing and not running:
-            raise LocalError(
-                f"the federation in {self.folder.path} is not up: `fedpeg up` starts it"
-            )
+            place = self.folder.path
+            raise LocalError(f"the federation in {place} is not up: `fedpeg up` starts it")
         if missing:
-            raise LocalError(
-                f"{' and '.join(missing)} not running: `fedpeg up` starts what is missing"
-            )
+            verb = "is" if len(missing) == 1 else "are"
+            which = " and ".join(missing)
+            raise LocalError(f"{which} {verb} not running: `fedpeg up` starts what is missing")
         return state
 
     def bitcoind_client(self, state: LocalState, *, timeout_ms: int = 60_000) -> BitcoindClient:
@@ -222,7 +222,7 @@ class LocalFederation:
 
     def _check_foundable(self, state: LocalState) -> None:
         """Refuse numbers that make no federation before a file is written."""
-        occupied = [path.name for path in self.folder.path.iterdir() if path.name != ".lock"]
+        occupied = [path.name for path in self.folder.path.iterdir() if path.name != LOCK_NAME]
         if occupied:
             raise LocalError(
                 f"{self.folder.path} holds other files ({', '.join(sorted(occupied)[:3])}): "

@@ -21,6 +21,7 @@ from federation.files import FileLayer, replace_file
 
 FORMAT = 1
 FAUCET_WALLET = "faucet"
+LOCK_NAME = ".lock"
 PORTS_FIRST = 15_000
 PORTS_LAST = 32_000
 """Below the range from which systems take ports for outgoing connections."""
@@ -181,16 +182,23 @@ class LocalFolder:
         """Keep every other command from starting or stopping processes here meanwhile.
 
         Raises:
-            LocalError: another command is doing so now.
+            LocalError: another command is doing so now, or the folder cannot be used.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(self.path / LOCK_NAME, flags, 0o600)
+        except OSError as error:
+            raise LocalError(
+                f"{self.path} cannot be used ({error.strerror}): name another folder with --data"
+            ) from error
         try:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise LocalError(
-                    f"another fedpeg command is starting or stopping {self.path} right now"
+                    f"another fedpeg command is starting or stopping {self.path} right now: "
+                    "wait until it has ended"
                 ) from error
             yield
         finally:

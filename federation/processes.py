@@ -30,7 +30,7 @@ class ChildProcess:
 
 def find_processes(data: Path) -> tuple[ChildProcess, ...]:
     """All live processes of the federation in this folder, by name, then pid."""
-    wanted = f"{DATA_VARIABLE}={data.resolve()}".encode()
+    wanted = os.fsencode(f"{DATA_VARIABLE}={data.resolve()}")
     found = []
     for entry in os.scandir("/proc"):
         if not entry.name.isdigit():

@@ -6,6 +6,7 @@ server is warming up or too busy, or it refused the cookie of an earlier run.
 
 import asyncio
 import base64
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -138,7 +139,7 @@ class RpcClient:
         except TimeoutError as error:
             raise Unavailable(f"{self._url}: no reply within {self._timeout_s} s") from error
         except aiohttp.ClientConnectorError as error:
-            raise _NotBegun(f"cannot connect: {error}") from error
+            raise _NotBegun(f"cannot connect ({os.strerror(error.errno or 0)})") from error
         except aiohttp.ClientError as error:
             raise Unavailable(f"{self._url}: connection lost: {error}") from error
 
