@@ -95,6 +95,7 @@ class PegService:
         self._wake = asyncio.Event()
         self._news = asyncio.Event()
         self._parent_moved = True
+        self._was_healthy = False
         self._announced = 0
         self._waiting_since: tuple[OutPoint, int, int] | None = None
         self._said: OrderedDict[str, str] = OrderedDict()
@@ -224,7 +225,7 @@ class PegService:
     async def run_once(self) -> None:
         """One turn of `run`. A node that does not answer is noted and asked at the next turn."""
         self._wake.clear()
-        moved, self._parent_moved = self._parent_moved, False
+        moved = self._take_news()
         try:
             if moved:
                 await self.voting.refresh()
@@ -285,6 +286,16 @@ class PegService:
         )
 
     # ---- parts of a turn ----
+
+    def _take_news(self) -> bool:
+        """Whether Bitcoin moved since the last turn, or its node is back.
+
+        A node that was away may have lost its mempool, and with it the batches sent to it (P34).
+        """
+        healthy = self._ports.is_healthy()
+        moved = self._parent_moved or (healthy and not self._was_healthy)
+        self._parent_moved, self._was_healthy = False, healthy
+        return moved
 
     def _on_view(self, view: PegView) -> None:
         self._digests.compute(view.height, view.digest)
