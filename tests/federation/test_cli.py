@@ -1,249 +1,464 @@
-"""The command line without a federation: amounts, exit codes, one JSON document, refusals."""
+"""The command `fedpeg`: exit codes, reasons, output for programs; a walk on real parts."""
 
+import asyncio
 import json
 import os
+import re
+import signal
+import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
 
-from federation import cli
-from federation.cli_common import Amount, Output, Seconds
-from federation.cli_wait import describe_pegin, describe_pegout, missing_text
-from federation.local_state import LocalMember, LocalState
-from federation.processes import find_processes, kill_processes, spawn
+from federation.cli import main, program
+from federation.cli_common import Amount, Interrupted, default_data, run_async, show_btc
+from federation.cli_logs import follow_logs, print_logs
+from federation.cli_tables import audit_text, blocks_table, is_exact
+from federation.cli_wait import describe_pegin, describe_pegout
+from federation.processes import find_processes, kill_processes
 
-NEEDS_A_FEDERATION = (
-    "status",
+COMMANDS = (
+    "up",
     "down",
+    "status",
+    "logs",
+    "member start",
+    "member stop",
+    "member kill",
+    "mine",
+    "wallet create",
+    "wallet list",
+    "wallet balance",
+    "wallet address",
+    "wallet history",
+    "faucet",
+    "peg in",
+    "peg out",
+    "peg status",
+    "pay",
+    "audit",
+    "blocks",
+    "doctor",
+    "demo",
+)
+NEED_A_FEDERATION = (
+    "down",
+    "status",
     "logs",
     "member start m0",
     "member stop m0",
     "member kill m0",
     "mine 1",
-    "wallet create alice",
+    "wallet create a",
     "wallet list",
-    "wallet balance alice",
-    "wallet address alice",
-    "wallet history alice",
-    "faucet bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080 1",
-    "pay alice ert1q 1",
-    "peg in 1 --to alice",
-    "peg in --address",
-    "peg out alice bcrt1q 1",
+    "wallet balance a",
+    "wallet address a",
+    "wallet history a",
+    "faucet x 1",
+    "peg in 1 --to a",
+    "peg in --address --to a",
+    "peg out a x 1",
     "peg status",
+    "pay a b 1",
     "audit",
     "blocks",
 )
+WRONG_USAGE = (
+    "nonsense",
+    "mine",
+    "mine 0",
+    "mine x",
+    "mine 1 2",
+    "up -n 0",
+    "up -n 16",
+    "up --block-time -1",
+    "peg in --to a",
+    "peg in 1 --address --to a",
+    "peg in 0 --to a",
+    "peg in 1e8 --to a",
+    "pay a b",
+    "pay a b 0.000000001",
+    "pay a b 21000001",
+    "faucet x ,1",
+    "blocks -n 0",
+    "member start",
+)
 
 
-def commands() -> Iterator[tuple[list[str], click.Command]]:
-    """Every command with the words that call it."""
+# ---- without a federation ----
 
-    def below(words: list[str], group: click.Group) -> Iterator[tuple[list[str], click.Command]]:
+
+@pytest.mark.parametrize("words", COMMANDS)
+def test_help_when_asked_then_shown_and_done(
+    words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*words.split(), "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert "--json" in shown
+    assert "--data" in shown
+
+
+def test_commands_when_listed_then_every_one_is_known() -> None:
+    def walk(group: click.Group, prefix: str) -> Iterator[str]:
         for name, found in group.commands.items():
             if isinstance(found, click.Group):
-                yield from below([*words, name], found)
+                yield from walk(found, f"{prefix}{name} ")
             else:
-                yield [*words, name], found
+                yield f"{prefix}{name}"
 
-    return below([], cli.program)
+    assert sorted(walk(program, "")) == sorted(COMMANDS)
 
 
-@pytest.mark.parametrize(
-    ("text", "amount_sats"),
-    [("1", 100_000_000), ("0.4", 40_000_000), ("0.00000001", 1), ("21000000", 21 * 10**14)],
-)
-def test_amount_when_it_has_at_most_eight_decimals_then_satoshis(
-    text: str, amount_sats: int
+@pytest.mark.parametrize("words", NEED_A_FEDERATION)
+def test_command_when_there_is_no_federation_then_refused_with_what_to_do(
+    words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert Amount().convert(text, None, None) == amount_sats
+    assert main([*words.split(), "--data", str(tmp_path / "none")]) == 1
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "fedpeg up" in shown.err
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("words", WRONG_USAGE)
+def test_command_when_used_wrongly_then_two(
+    words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = words.split()
+    data = [] if words == "nonsense" else ["--data", str(tmp_path / "none")]
+    assert main([*arguments, *data]) == 2
+    assert capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
+
+
+def test_data_when_not_named_then_from_environment_or_home(tmp_path: Path) -> None:
+    assert default_data({"FEDPEG_DATA": "/x"}) == Path("/x")
+    assert default_data({"XDG_DATA_HOME": str(tmp_path)}) == tmp_path / "fedpeg"
+    assert default_data({}) == Path.home() / ".local" / "share" / "fedpeg"
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("text", "sats"),
     [
-        "0",
-        "-1",
-        "1e-9",
-        "nan",
-        "inf",
-        "21000000.00000001",
-        "0.123456789",
-        "",
-        "1,5",
-        " 1",
-        "١",
-        "0x1",
+        ("1", 100_000_000),
+        ("0.4", 40_000_000),
+        ("0.00000001", 1),
+        ("21000000", 2_100_000_000_000_000),
     ],
 )
-def test_amount_when_it_is_none_then_usage_error(text: str) -> None:
+def test_amount_when_decimal_then_exact(text: str, sats: int) -> None:
+    assert Amount().convert(text, None, None) == sats
+    assert Amount().convert(show_btc(sats), None, None) == sats
+
+
+@pytest.mark.parametrize(
+    "text", ["", "0", "-1", "+1", " 1", "1.", ".5", "1,0", "1e2", "0x1", "1.000000000", "٣", "NaN"]
+)
+def test_amount_when_anything_else_then_refused(text: str) -> None:
     with pytest.raises(click.UsageError):
         Amount().convert(text, None, None)
 
 
-@pytest.mark.parametrize(
-    ("text", "time_ms"), [("0", 0), ("1", 1_000), ("0.25", 250), ("3600", 3_600_000)]
-)
-def test_seconds_when_at_most_an_hour_then_milliseconds(text: str, time_ms: int) -> None:
-    assert Seconds().convert(text, None, None) == time_ms
+def test_signal_when_it_comes_then_command_is_cancelled_and_cleaned_up() -> None:
+    cleaned: list[bool] = []
+
+    async def work() -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cleaned.append(True)
+
+    with pytest.raises(Interrupted) as caught:
+        run_async(work())
+    assert caught.value.signal_number == signal.SIGTERM
+    assert cleaned
 
 
-@pytest.mark.parametrize("text", ["nan", "inf", "-1", "abc", "3600.001", "0.0001", ""])
-def test_seconds_when_it_is_no_such_time_then_usage_error(text: str) -> None:
-    with pytest.raises(click.UsageError):
-        Seconds().convert(text, None, None)
-
-
-def test_help_when_asked_of_every_command_then_it_names_data_and_json(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    for words, _ in commands():
-        assert cli.main([*words, "--help"]) == 0
-        text = capsys.readouterr().out
-        assert "--data" in text and "--json" in text, words
-
-
-@pytest.mark.parametrize("words", NEEDS_A_FEDERATION)
-@pytest.mark.parametrize("flags", [[], ["--json"]])
-def test_command_when_there_is_no_federation_then_exit_1_and_nothing_is_made(
-    words: str, flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    folder = tmp_path / "none"
-    assert cli.main([*words.split(), *flags, "--data", str(folder)]) == 1
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert "`fedpeg up` makes one" in said.err
-    assert not folder.exists()
+# ---- words and tables ----
 
 
 @pytest.mark.parametrize(
-    "words",
+    ("stage", "words"),
     [
-        "nonsense",
-        "up extra",
-        "up -n 16",
-        "up --block-time nan",
-        "mine 0",
-        "peg in 0 --to a",
-        "pay a b",
+        ("address", "waiting for a deposit"),
+        ("funded", "mempool"),
+        ("confirming", "2 of 6"),
+        ("claimable", "deep enough"),
+        ("claim_sent", "waits for a sidechain block"),
+        ("final", "minted 0.5 in sidechain block 9"),
+        ("failed", "failed (too old)"),
     ],
 )
-def test_command_when_wrongly_used_then_exit_2(
-    words: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert cli.main(words.split()) == 2
-    assert capsys.readouterr().out == ""
+def test_pegin_when_at_a_stage_then_described(stage: str, words: str) -> None:
+    view = {
+        "stage": stage,
+        "address": "bcrt1x",
+        "deposit": "ab:0",
+        "confirmations": 2,
+        "required": 6,
+        "claim_txid": "cd",
+        "amount_sats": 50_000_000,
+        "height": 9,
+        "reason": "too old" if stage == "failed" else "",
+    }
+    assert words in describe_pegin(view)
 
 
-@pytest.mark.parametrize("words", ["up", "up -k 9", "up -n 3 -k 2"])
-def test_up_when_the_folder_is_in_a_file_or_numbers_are_unsafe_then_exit_1(
-    words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    file = tmp_path / "file"
-    file.write_text("")
-    folder = tmp_path / "new" if "-k" in words else file / "below"
-    assert cli.main([*words.split(), "--data", str(folder)]) == 1
-    assert capsys.readouterr().err.count("\n") == 1
+@pytest.mark.parametrize(
+    ("stage", "words"),
+    [
+        ("created", "no member has taken it"),
+        ("sent", "waits for a sidechain block"),
+        ("final", "burned in sidechain block 9"),
+        ("DELAYED", "held back"),
+        ("READY", "in the queue"),
+        ("BATCHED", "waits for Bitcoin"),
+        ("CONFIRMED", "paid on Bitcoin: ef"),
+        ("HELD_OVERSIZE", "larger than any payout may be now"),
+        ("failed", "failed"),
+    ],
+)
+def test_pegout_when_at_a_stage_then_described(stage: str, words: str) -> None:
+    payout = {"txid": "ef"} if stage == "CONFIRMED" else None
+    view = {"stage": stage, "burn": "ab:0", "height": 9, "reason": "", "payout": payout}
+    assert words in describe_pegout(view)
 
 
-def test_main_when_an_error_of_ours_escapes_then_one_line_and_no_traceback(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def fail(**_: object) -> None:
-        raise KeyError("lost")
+def audit(**changes: Any) -> dict[str, Any]:
+    """A sound audit with changes."""
+    names = (
+        "circulating_sats",
+        "unpaid_sats",
+        "pending_fee_sats",
+        "suspense_sats",
+        "liabilities_sats",
+        "pool_sats",
+        "reserve_sats",
+        "difference_sats",
+    )
+    sound = dict.fromkeys(names, 0)
+    return {
+        **sound,
+        "equal": True,
+        "solvent": True,
+        "halts": [],
+        "height": 5,
+        "committed_height": 130,
+        **changes,
+    }
 
-    monkeypatch.setattr(cli.program, "main", fail)
-    monkeypatch.delenv(cli.DEBUG_VARIABLE, raising=False)
-    assert cli.main([]) == 1
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1 and "KeyError" in said and cli.DEBUG_VARIABLE in said
+
+def test_audit_when_anything_is_wrong_then_not_exact() -> None:
+    assert is_exact(audit())
+    assert "equal to the satoshi" in audit_text(audit())
+    for changes in ({"equal": False}, {"solvent": False}, {"halts": ["X5"]}):
+        assert not is_exact(audit(**changes))
+        assert "DIFFER" in audit_text(audit(**changes))
 
 
-def test_output_when_json_then_one_document_unless_it_streams(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    for streams, lines in ((False, 1), (True, 2)):
-        output = Output(True, streams=streams)
-        output.progress("step", "at work")
-        output.result({"done": True}, "done")
-        found = capsys.readouterr().out.splitlines()
-        assert len(found) == lines
-        assert json.loads(found[-1]) == {"done": True}
+def test_blocks_when_signers_are_shown_then_each_has_a_column() -> None:
+    rows = [
+        {"height": 1, "hash": "aa", "round": 2, "proposer": 3, "signers": [0, 2, 3]},
+        {"height": 2, "hash": "bb", "round": None, "proposer": None, "signers": [1, 2, 3]},
+    ]
+    lines = blocks_table(rows, ["m0", "m1", "m2", "m3"], signers=True).splitlines()
+    assert lines[1].split() == ["1", "2", "m3", "x", ".", "x", "x"]
+    assert lines[2].split() == ["2", "?", "?", ".", "x", "x", "x"]
+    assert blocks_table([], ["m0"], signers=True) == "no blocks yet"
 
 
-def test_demo_when_its_folder_is_used_then_refused_and_nothing_in_it_is_stopped(
+def test_logs_when_several_then_in_order_of_time_and_readable(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    child = spawn(
-        "m0",
-        [sys.executable, "-c", "import time; time.sleep(60)"],
-        data=tmp_path,
-        output=tmp_path / "output.log",
+    first, second = tmp_path / "a", tmp_path / "b"
+    line = (
+        '{{"time":"2026-01-01T00:00:0{}.000Z","level":"{}","event":"e{}","process":"{}","h":1}}\n'
     )
+    first.write_text(line.format(1, "info", 1, "m0") + line.format(3, "error", 3, "m0"))
+    second.write_text(line.format(2, "info", 2, "m1") + "torn li")
+    ends = print_logs({"m0": first, "m1": second}, 10, as_json=False)
+    shown = capsys.readouterr().out.splitlines()
+    assert [re.search(r"e\d", text)[0] for text in shown] == ["e1", "e2", "e3"]  # type: ignore[index]
+    assert "ERROR" in shown[2]
+    assert "h=1" in shown[0]
+    assert ends["m1"] == len(second.read_bytes()) - len("torn li")
+    print_logs({"m0": first}, 1, as_json=True)
+    assert json.loads(capsys.readouterr().out)["event"] == "e3"
+
+
+async def test_logs_when_followed_then_only_new_lines(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "a"
+    path.write_text("old\n")
+    ends = print_logs({"m0": path}, 0, as_json=False)
+    path.write_text("old\nnew\n")
+    seen = ""
+    async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+        task = group.create_task(follow_logs({"m0": path}, ends, as_json=False))
+        while "new" not in seen:
+            await asyncio.sleep(0)
+            seen += capsys.readouterr().out
+        task.cancel()
+    assert "old" not in seen
+
+
+# ---- on a real federation ----
+
+
+@dataclass(frozen=True, slots=True)
+class Shell:
+    """Runs the command as a user would."""
+
+    data: Path
+
+    def popen(self, *words: str) -> subprocess.Popen[str]:
+        """Start a command with JSON output."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "federation.cli", *words, "--data", str(self.data), "--json"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def lines(self, *words: str, code: int = 0) -> list[dict[str, Any]]:
+        """All JSON lines of a command."""
+        with self.popen(*words) as process:
+            out, err = process.communicate(timeout=120)
+        assert process.returncode == code, (words, out, err)
+        if code:
+            assert err.startswith("fedpeg: "), err
+        return [json.loads(line) for line in out.splitlines()]
+
+    def run(self, *words: str) -> dict[str, Any]:
+        """The result of a command that succeeds."""
+        return self.lines(*words)[-1]
+
+    def refused(self, *words: str) -> None:
+        """A command that is refused."""
+        self.lines(*words, code=1)
+
+
+@pytest.fixture(scope="module")
+def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
+    """A federation that is up."""
+    found = Shell(tmp_path_factory.mktemp("cli") / "data")
     try:
-        assert cli.main(["demo", "--data", str(tmp_path)]) == 1
-        assert "not empty" in capsys.readouterr().err
-        assert find_processes(tmp_path) == (child,)
+        state = found.run("up", "--block-time", "0")
+        assert (state["n"], state["k"]) == (4, 3)
+        for name in ("alice", "bob"):
+            found.run("wallet", "create", name)
+        yield found
     finally:
-        kill_processes([child])
+        kill_processes(find_processes(found.data))
 
 
-def test_down_when_the_folder_was_deleted_then_its_processes_end(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.e2e
+def test_walk_when_all_goes_well_then_every_command_answers(shell: Shell) -> None:
+    shell.refused("up")
+    shell.refused("wallet", "create", "alice")
+    minted = shell.run("peg", "in", "0.5", "--to", "alice", "--wait")
+    assert minted["stage"] == "final"
+    to_bob = shell.run("wallet", "address", "bob")["address"]
+    paid = shell.run("pay", "alice", to_bob, "0.1", "--wait")
+    assert paid["height"] > minted["height"]
+    assert shell.run("wallet", "balance", "bob")["available_sats"] == 10_000_000
+    history = shell.run("wallet", "history", "alice")["transactions"]
+    assert [entry["category"] for entry in history] == ["pegin", "send"]
+    assert len(shell.run("wallet", "list")["wallets"]) >= 2
+
+    bitcoin_address = shell.run("peg", "in", "--address", "--to", "bob")["address"]
+    shell.run("faucet", bitcoin_address, "0.25", "--confirm")
+    shell.refused("faucet", to_bob, "1")
+    shell.refused("faucet", bitcoin_address, "20000000")
+
+    target = shell.run("peg", "in", "--address", "--to", "bob")["address"]
+    gone = shell.run("peg", "out", "alice", target, "0.2", "--wait")
+    assert gone["parent_confirmations"] >= 1
+    assert shell.run("peg", "status", gone["id"])["done"]
+    everything = shell.run("peg", "status")
+    assert [view["id"] for view in everything["pegouts"]] == [gone["id"]]
+    assert shell.run("audit")["equal"]
+    blocks = shell.run("blocks", "--signers", "-n", "5")["blocks"]
+    assert len(blocks) == 5
+    assert all(len(block["signers"]) == 3 for block in blocks)
+    found = shell.run("status")
+    assert (found["online"], found["n"]) == (4, 4)
+    assert shell.lines("logs", "m1", "-n", "5")[-1]["process"] == "m1"
+    assert shell.run("doctor")["ok"]
+
+
+@pytest.mark.e2e
+def test_members_when_stopped_killed_and_started_then_status_follows(shell: Shell) -> None:
+    assert shell.run("member", "kill", "m1") == {"member": "m1", "running": False}
+    shell.refused("member", "kill", "m1")
+    assert shell.run("status")["online"] == 3
+    assert shell.run("member", "start", "1")["running"]
+    shell.refused("member", "start", "m1")
+    assert not shell.run("member", "stop", "m2")["running"]
+    shell.run("mine", "1")
+    shell.run("up")
+    assert shell.run("status")["online"] == 4
+    shell.refused("member", "stop", "m9")
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("stage", ["address", "funded", "confirming", "claim_sent"])
+def test_pegin_when_killed_at_a_stage_then_the_next_run_ends_the_same_one(
+    shell: Shell, stage: str
 ) -> None:
-    folder = tmp_path / os.fsdecode(b"gone \xff")
-    folder.mkdir()
-    spawn(
-        "m0",
-        [sys.executable, "-c", "import time; time.sleep(60)"],
-        data=folder,
-        output=folder / "output.log",
-    )
-    (folder / "output.log").unlink()
-    folder.rmdir()
-    assert cli.main(["down", "--json", "--data", str(folder)]) == 0
-    assert json.loads(capsys.readouterr().out) == {"stopped": ["m0"]}
-    assert find_processes(folder) == ()
-    assert not folder.exists()
+    amount = f"0.0{300 + len(stage)}"
+    words = ("peg", "in", amount, "--to", "bob", "--wait")
+    process = shell.popen(*words)
+    killed_id = None
+    for line in process.stdout or ():
+        view = json.loads(line)
+        if view.get("stage") in (stage, "final"):
+            killed_id = view["id"]
+            break
+    process.kill()
+    process.communicate()
+    before = len(shell.run("peg", "status")["pegins"])
+    ended = shell.run(*words)
+    assert ended["stage"] == "final"
+    assert ended["id"] == killed_id
+    assert len(shell.run("peg", "status")["pegins"]) == before
 
 
-@pytest.mark.parametrize(
-    ("stage", "reason", "text"),
-    [
-        ("DELAYED", "UNTIL(137)", "large payout, held back (until Bitcoin block 137)"),
-        ("BATCHED", "WAIT_COMMIT", "in a batch that waits for Bitcoin"),
-        (
-            "READY",
-            "CAP(144, 200), WAIT_COMMIT",
-            "in the queue (over the cap for 144 Bitcoin blocks, room at block 200)",
-        ),
-        ("RELEASED", "FEE_POOL_LOW", "released for payment (the federation's fee pool is too low)"),
-    ],
-)
-def test_pegout_when_described_then_codes_become_words(stage: str, reason: str, text: str) -> None:
-    said = describe_pegout({"stage": stage, "reason": reason, "payout": None})
-    assert said == text
+@pytest.mark.e2e
+def test_wallet_when_encrypted_then_passphrase_is_needed_to_pay(
+    shell: Shell, tmp_path: Path
+) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("correct horse\n")
+    wrong = tmp_path / "wrong"
+    wrong.write_text("battery\n")
+    made = shell.run("wallet", "create", "vault", "--passphrase-file", str(secret))
+    assert made["encrypted"]
+    shell.run("peg", "in", "0.01", "--to", "vault", "--wait", "--passphrase-file", str(secret))
+    address = shell.run("wallet", "address", "vault")["address"]
+    shell.refused("pay", "vault", address, "0.001")
+    shell.refused("pay", "vault", address, "0.001", "--passphrase-file", str(wrong))
+    shell.run("pay", "vault", address, "0.001", "--passphrase-file", str(secret), "--wait")
+    shell.refused("pay", "vault", address, "0.001")
 
 
-def test_pegin_when_the_faucet_is_empty_then_the_next_step_is_named() -> None:
-    view = {"stage": "address", "address": "bcrt1q", "reason": "bitcoind: Insufficient funds"}
-    assert "`fedpeg mine 101`" in describe_pegin(view)
-
-
-def test_missing_when_too_few_members_run_then_they_are_named() -> None:
-    state = LocalState(
-        chain="fedpeg-test",
-        n=4,
-        k=3,
-        block_time_ms=0,
-        members=tuple(LocalMember(name=f"m{i}", index=i, port=1, rpc_port=2) for i in range(4)),
-        bitcoind_rpc_port=3,
-        wallet_rpc_port=4,
-    )
-    enough = {"bitcoind", "wallet", "m0", "m1", "m2"}
-    assert missing_text(state, enough) == ""
-    assert "m2, m3 are not running" in missing_text(state, enough - {"m2"})
-    assert "wallet is not running" in missing_text(state, enough - {"wallet"})
+@pytest.mark.e2e
+def test_federations_when_two_live_side_by_side_then_apart(shell: Shell, tmp_path: Path) -> None:
+    other = Shell(tmp_path / "other")
+    try:
+        mine, theirs = shell.run("status"), other.run("up", "-n", "5", "--block-time", "0")
+        assert (theirs["n"], theirs["k"]) == (5, 4)
+        assert mine["parameter_hash"] != theirs["parameter_hash"]
+        assert set(other.run("down")["stopped"]) >= {"m0", "m4", "bitcoind", "wallet"}
+        assert find_processes(other.data) == ()
+        assert shell.run("status")["online"] == 4
+    finally:
+        kill_processes(find_processes(other.data))

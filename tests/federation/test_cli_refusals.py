@@ -1,0 +1,217 @@
+"""What the command refuses and how: nothing made, one line of reason, one JSON document."""
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from federation import cli
+from federation.cli_common import Output, Seconds
+from federation.cli_wait import describe_pegin, describe_pegout, missing_text
+from federation.local_state import LocalMember, LocalState
+from federation.processes import find_processes, kill_processes, spawn
+
+NEEDS_A_FEDERATION = (
+    "status",
+    "down",
+    "logs",
+    "member start m0",
+    "member stop m0",
+    "member kill m0",
+    "mine 1",
+    "wallet create alice",
+    "wallet list",
+    "wallet balance alice",
+    "wallet address alice",
+    "wallet history alice",
+    "faucet bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080 1",
+    "pay alice ert1q 1",
+    "peg in 1 --to alice",
+    "peg in --address",
+    "peg out alice bcrt1q 1",
+    "peg status",
+    "audit",
+    "blocks",
+)
+
+
+def commands() -> Iterator[tuple[list[str], click.Command]]:
+    """Every command with the words that call it."""
+
+    def below(words: list[str], group: click.Group) -> Iterator[tuple[list[str], click.Command]]:
+        for name, found in group.commands.items():
+            if isinstance(found, click.Group):
+                yield from below([*words, name], found)
+            else:
+                yield [*words, name], found
+
+    return below([], cli.program)
+
+
+@pytest.mark.parametrize(
+    ("text", "time_ms"), [("0", 0), ("1", 1_000), ("0.25", 250), ("3600", 3_600_000)]
+)
+def test_seconds_when_at_most_an_hour_then_milliseconds(text: str, time_ms: int) -> None:
+    assert Seconds().convert(text, None, None) == time_ms
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "-1", "abc", "3600.001", "0.0001", ""])
+def test_seconds_when_it_is_no_such_time_then_usage_error(text: str) -> None:
+    with pytest.raises(click.UsageError):
+        Seconds().convert(text, None, None)
+
+
+def test_help_when_asked_of_every_command_then_it_names_data_and_json(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for words, _ in commands():
+        assert cli.main([*words, "--help"]) == 0
+        text = capsys.readouterr().out
+        assert "--data" in text and "--json" in text, words
+
+
+@pytest.mark.parametrize("words", NEEDS_A_FEDERATION)
+@pytest.mark.parametrize("flags", [[], ["--json"]])
+def test_command_when_there_is_no_federation_then_exit_1_and_nothing_is_made(
+    words: str, flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "none"
+    assert cli.main([*words.split(), *flags, "--data", str(folder)]) == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "`fedpeg up` makes one" in said.err
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "nonsense",
+        "up extra",
+        "up -n 16",
+        "up --block-time nan",
+        "mine 0",
+        "peg in 0 --to a",
+        "pay a b",
+    ],
+)
+def test_command_when_wrongly_used_then_exit_2(
+    words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(words.split()) == 2
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("words", ["up", "up -k 9", "up -n 3 -k 2"])
+def test_up_when_the_folder_is_in_a_file_or_numbers_are_unsafe_then_exit_1(
+    words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+    folder = tmp_path / "new" if "-k" in words else file / "below"
+    assert cli.main([*words.split(), "--data", str(folder)]) == 1
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_main_when_an_error_of_ours_escapes_then_one_line_and_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(**_: object) -> None:
+        raise KeyError("lost")
+
+    monkeypatch.setattr(cli.program, "main", fail)
+    monkeypatch.delenv(cli.DEBUG_VARIABLE, raising=False)
+    assert cli.main([]) == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "KeyError" in said and cli.DEBUG_VARIABLE in said
+
+
+def test_output_when_json_then_one_document_unless_it_streams(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for streams, lines in ((False, 1), (True, 2)):
+        output = Output(True, streams=streams)
+        output.progress("step", "at work")
+        output.result({"done": True}, "done")
+        found = capsys.readouterr().out.splitlines()
+        assert len(found) == lines
+        assert json.loads(found[-1]) == {"done": True}
+
+
+def test_demo_when_its_folder_is_used_then_refused_and_nothing_in_it_is_stopped(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    child = spawn(
+        "m0",
+        [sys.executable, "-c", "import time; time.sleep(60)"],
+        data=tmp_path,
+        output=tmp_path / "output.log",
+    )
+    try:
+        assert cli.main(["demo", "--data", str(tmp_path)]) == 1
+        assert "not empty" in capsys.readouterr().err
+        assert find_processes(tmp_path) == (child,)
+    finally:
+        kill_processes([child])
+
+
+def test_down_when_the_folder_was_deleted_then_its_processes_end(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / os.fsdecode(b"gone \xff")
+    folder.mkdir()
+    spawn(
+        "m0",
+        [sys.executable, "-c", "import time; time.sleep(60)"],
+        data=folder,
+        output=folder / "output.log",
+    )
+    (folder / "output.log").unlink()
+    folder.rmdir()
+    assert cli.main(["down", "--json", "--data", str(folder)]) == 0
+    assert json.loads(capsys.readouterr().out) == {"stopped": ["m0"]}
+    assert find_processes(folder) == ()
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("stage", "reason", "text"),
+    [
+        ("DELAYED", "UNTIL(137)", "large payout, held back (until Bitcoin block 137)"),
+        ("BATCHED", "WAIT_COMMIT", "in a batch that waits for Bitcoin"),
+        (
+            "READY",
+            "CAP(144, 200), WAIT_COMMIT",
+            "in the queue (over the cap for 144 Bitcoin blocks, room at block 200)",
+        ),
+        ("RELEASED", "FEE_POOL_LOW", "released for payment (the federation's fee pool is too low)"),
+    ],
+)
+def test_pegout_when_described_then_codes_become_words(stage: str, reason: str, text: str) -> None:
+    said = describe_pegout({"stage": stage, "reason": reason, "payout": None})
+    assert said == text
+
+
+def test_pegin_when_the_faucet_is_empty_then_the_next_step_is_named() -> None:
+    view = {"stage": "address", "address": "bcrt1q", "reason": "bitcoind: Insufficient funds"}
+    assert "`fedpeg mine 101`" in describe_pegin(view)
+
+
+def test_missing_when_too_few_members_run_then_they_are_named() -> None:
+    state = LocalState(
+        chain="fedpeg-test",
+        n=4,
+        k=3,
+        block_time_ms=0,
+        members=tuple(LocalMember(name=f"m{i}", index=i, port=1, rpc_port=2) for i in range(4)),
+        bitcoind_rpc_port=3,
+        wallet_rpc_port=4,
+    )
+    enough = {"bitcoind", "wallet", "m0", "m1", "m2"}
+    assert missing_text(state, enough) == ""
+    assert "m2, m3 are not running" in missing_text(state, enough - {"m2"})
+    assert "wallet is not running" in missing_text(state, enough - {"wallet"})
