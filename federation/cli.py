@@ -13,7 +13,7 @@ import click
 
 from federation import cli_local, cli_peg, cli_wallet
 from federation.bitcoind_process import BitcoindMissing
-from federation.cli_common import Failed, Interrupted
+from federation.cli_session import Failed, Interrupted
 from federation.local_state import LocalError
 from peg.bitcoind import BitcoindError
 from sidechain.api.client import RpcError

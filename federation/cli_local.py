@@ -8,8 +8,8 @@ from typing import Any
 import click
 
 from federation.ceremony import finish_founding, prepare_coins
-from federation.cli_common import Failed, Seconds, Session, command
 from federation.cli_logs import follow_logs, print_logs
+from federation.cli_session import Failed, Seconds, Session, command
 from federation.demo import Demo
 from federation.doctor import examine
 from federation.local import BITCOIND, WALLET, LocalFederation, UpOptions
@@ -133,9 +133,11 @@ async def collect_status(federation: LocalFederation) -> dict[str, Any]:
     """Everything `status` tells, from processes and from those that answer."""
     state = federation.require_state()
     running = federation.running()
-    members = await asyncio.gather(
-        *(_member_status(federation, state, i, running) for i in range(state.n))
-    )
+    async with asyncio.TaskGroup() as group:
+        asked = [
+            group.create_task(_member_status(federation, state, i, running)) for i in range(state.n)
+        ]
+    members = [task.result() for task in asked]
     heights = [member["height"] for member in members if member["height"] is not None]
     try:
         parameter_hash = federation.load_federation(state).parameter_hash().hex()
@@ -150,7 +152,7 @@ async def collect_status(federation: LocalFederation) -> dict[str, Any]:
         "founding": state.stage.value,
         "online": sum(1 for member in members if member["height"] is not None),
         "height": max(heights, default=None),
-        "members": list(members),
+        "members": members,
         "bitcoind": await _bitcoind_status(federation, state, running),
         "wallet": {
             "running": WALLET in running,

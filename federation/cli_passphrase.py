@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from federation.cli_common import Failed
+from federation.cli_session import Failed
 from sidechain.api.client import RpcClient, RpcError
 from sidechain.errors import Unavailable
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import click
 
-from federation.cli_common import JSON_WAIT_HELP, Amount, Failed, Session, command, show_btc
 from federation.cli_passphrase import passphrase_file_option, unlocked
+from federation.cli_session import JSON_WAIT_HELP, Amount, Failed, Session, command, show_btc
 from federation.cli_tables import audit_text, blocks_table, is_exact
 from federation.cli_wait import (
     ParentMiner,

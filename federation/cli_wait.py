@@ -10,7 +10,7 @@ import re
 from collections.abc import Collection
 from typing import Any
 
-from federation.cli_common import Failed, Session, show_btc
+from federation.cli_session import Failed, Session, show_btc
 from federation.local import BITCOIND, WALLET
 from federation.local_state import FAUCET_WALLET, LocalState
 from federation.wallet.links import MemberLinks

@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from federation.cli_common import JSON_WAIT_HELP, Amount, Failed, Session, command, show_btc
 from federation.cli_passphrase import new_passphrase, passphrase_file_option, unlocked
+from federation.cli_session import JSON_WAIT_HELP, Amount, Failed, Session, command, show_btc
 from federation.cli_wait import Patience, wait_payment
 from federation.local_state import FAUCET_WALLET
 from peg.bitcoind import BitcoindClient, BitcoindError, amount_text, to_hex

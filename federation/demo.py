@@ -18,8 +18,8 @@ from typing import Any
 from rich.console import Console
 
 from federation.ceremony import finish_founding
-from federation.cli_common import Failed, Output, Session, print_json, show_btc
 from federation.cli_peg import newest_blocks
+from federation.cli_session import Failed, Output, Session, print_json, show_btc
 from federation.cli_tables import audit_text, blocks_table, is_exact
 from federation.cli_wait import ParentMiner, Patience, wait_payment, wait_pegin, wait_pegout
 from federation.local import LocalFederation, UpOptions

@@ -20,7 +20,7 @@ __all__ = ["BitcoindClient", "BitcoindError"]
 SATS_PER_BTC = 100_000_000
 CODE_INVALID_ADDRESS_OR_KEY = -5
 CODE_WALLET_ALREADY_LOADED = -35
-POLL_PAUSE_S = 0.05
+POLL_PAUSE_MS = 50
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +128,7 @@ class BitcoindClient(BitcoindRpc):
             except Unavailable:
                 if loop.time() >= give_up_at:
                     raise
-                await asyncio.sleep(POLL_PAUSE_S)
+                await asyncio.sleep(POLL_PAUSE_MS / 1000)
 
     async def chain_info(self) -> ParentChainInfo:
         """Network name, heights and sync state of the node."""

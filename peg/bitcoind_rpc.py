@@ -18,8 +18,8 @@ from sidechain.errors import Unavailable
 RESPONSE_BYTES_MAX = 64_000_000
 BATCH_CALLS_MAX = 500
 CODE_IN_WARMUP = -28
-RETRY_PAUSE_S_FIRST = 0.05
-RETRY_PAUSE_S_MAX = 1.0
+RETRY_PAUSE_MS_FIRST = 50
+RETRY_PAUSE_MS_MAX = 1_000
 
 
 class BitcoindError(Exception):
@@ -141,7 +141,7 @@ class BitcoindRpc:
     ) -> Any:
         loop = asyncio.get_running_loop()
         give_up_at = loop.time() + self._retry_ms / 1000
-        pause_s = RETRY_PAUSE_S_FIRST
+        pause_ms = RETRY_PAUSE_MS_FIRST
         cookie_was_refused = False
         while True:
             try:
@@ -161,10 +161,10 @@ class BitcoindRpc:
                 failure = Unavailable(str(error))
                 if not repeatable:
                     raise failure from error
-            if loop.time() + pause_s > give_up_at:
+            if loop.time() + pause_ms / 1000 > give_up_at:
                 raise failure
-            await asyncio.sleep(pause_s)
-            pause_s = min(pause_s * 2, RETRY_PAUSE_S_MAX)
+            await asyncio.sleep(pause_ms / 1000)
+            pause_ms = min(pause_ms * 2, RETRY_PAUSE_MS_MAX)
             cookie_was_refused = False
 
     async def _post(self, body: object, wallet: str | None, timeout_ms: int) -> Any:
