@@ -181,7 +181,7 @@ def _batch_payouts(
         return None
     if marker.h_sel > height or len(transaction.outputs) != marker.count + 2:
         return None
-    burns = tuple(queue(marker.h_sel, frozenset(state.paid))[: marker.count])
+    burns = tuple(queue(marker.h_sel, state.paid)[: marker.count])
     digest = batch_digest(
         genesis,
         lane=state.lane,

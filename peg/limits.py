@@ -192,13 +192,16 @@ class ReleaseSchedule:
         self._waiting.extend(burns)
         return released
 
-    def queue(self, height: int, paid: Collection[bytes]) -> list[Burn]:
+    def queue(self, height: int, paid: Collection[bytes], *, first: int = 0) -> list[Burn]:
         """queue(h, paid): released at or below a height and unpaid, in release order.
 
         Exclusions by record would be subtracted here; this stage has none.
+
+        Args:
+            first: number of oldest releases that the caller knows to be paid.
         """
         count = self.released_count(height)
-        burns = (self._releases[i].burn for i in range(count))
+        burns = (self._releases[i].burn for i in range(first, count))
         return [burn for burn in burns if burn.burn_id not in paid]
 
     def released_count(self, height: int) -> int:

@@ -6,7 +6,7 @@ Source: peg:3.9, peg:7, peg:P33, N11.
 from dataclasses import dataclass
 from enum import StrEnum
 
-from sidechain.crypto.hashes import sha256, tagged_hash
+from sidechain.crypto.hashes import tagged_hash
 from sidechain.primitives.encoding import le32
 from sidechain.primitives.transaction import OutPoint
 
@@ -125,7 +125,7 @@ def state_digest(
     committed_hash: bytes,
     index: int,
     anchor: OutPoint | None,
-    paid: tuple[bytes, ...],
+    paid_hash: bytes,
     open_txid: bytes | None,
     reserve_sats: int,
     pool_sats: int,
@@ -136,11 +136,11 @@ def state_digest(
         committed_hash: B(h).
         index: i of the lane; 0 before OPEN.
         anchor: a_i; None before OPEN.
-        paid: ids of paid burns in payment order.
+        paid_hash: SHA-256 over the ids of paid burns in payment order.
         open_txid: txid of the highest version of the open batch.
     """
     anchor_bytes = _NO_ANCHOR if anchor is None else anchor.serialize()
-    lane = le32(index) + anchor_bytes + sha256(b"".join(paid))
+    lane = le32(index) + anchor_bytes + paid_hash
     sums = _le64_signed(reserve_sats) + _le64_signed(pool_sats)
     body = le32(height) + committed_hash + lane + (open_txid or _NO_TXID) + sums
     return tagged_hash("fedpeg/state", body)

@@ -7,7 +7,7 @@ nothing open, so heights before the last RESET are never needed.
 Source: peg:3, peg:P33, peg:9.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from peg.batches import (
@@ -27,8 +27,10 @@ from peg.limits import Burn
 from peg.parameters import PegParameters
 from peg.parent_path import ParentPath, PathOutput
 from peg.reserves import Book, Halt, chain_halts, state_digest, stops_selection
+from sidechain.crypto.hashes import sha256
 from sidechain.errors import InvariantError
 from sidechain.params import COINBASE_MATURITY_BLOCKS
+from sidechain.primitives.parent import ParentTx
 from sidechain.primitives.transaction import OutPoint
 
 LANE = 0
@@ -75,6 +77,14 @@ class _Flows:
     spent_deposit_sats: int
     spent_donation_sats: int
 
+    def plus(self, other: "_Flows") -> "_Flows":
+        """Both together."""
+        return _Flows(
+            bitcoin_fee_sats=self.bitcoin_fee_sats + other.bitcoin_fee_sats,
+            spent_deposit_sats=self.spent_deposit_sats + other.spent_deposit_sats,
+            spent_donation_sats=self.spent_donation_sats + other.spent_donation_sats,
+        )
+
 
 _NO_FLOWS = _Flows(bitcoin_fee_sats=0, spent_deposit_sats=0, spent_donation_sats=0)
 
@@ -104,18 +114,29 @@ class PegFold:
         self._genesis = genesis
         self._programs: frozenset[bytes] = frozenset((script.program,))
         self._csv: dict[OutPoint, int] = {}
-        self._lane: LaneState | None = None
-        self._steps: list[LaneStep] = []
-        self._paid: frozenset[bytes] = frozenset()
-        self._paid_sats = 0
-        self._earned_sats = 0
-        self._open: OpenBatch | None = None
         self._queue: tuple[Burn, ...] = ()
-        self._queue_at: tuple[int, int] | None = None
-        self._flows = _NO_FLOWS
-        self._flows_at: tuple[int, int, int] | None = None
+        self._restart()
         self.view: PegView | None = None
         self.height = 0
+
+    def _restart(self) -> None:
+        """Forget what came from Bitcoin. What is kept beside it only saves computing again."""
+        self._lane: LaneState | None = None
+        self._steps: list[LaneStep] = []
+        self._paid: set[bytes] = set()
+        self._paid_hash = sha256(b"")
+        self._oldest_unpaid = 0
+        self._paid_sats = self._earned_sats = 0
+        self._open: OpenBatch | None = None
+        self._queue_at: tuple[int, int] | None = None
+        self._coins_at: tuple[int, int, int, bool] | None = None
+        self._kept_coins: tuple[FedCoin, ...] = ()
+        self._flows_at: tuple[int, int, int] | None = None
+        self._flows = _NO_FLOWS
+        self._settled = _NO_FLOWS
+        self._settled_steps = 0
+        self._ours: set[bytes] = set()
+        self._emergencies: list[ParentTx] = []
 
     def step(self, height: int) -> PegView:
         """Fold one height.
@@ -149,16 +170,6 @@ class PegFold:
         )
         return self.view
 
-    def _restart(self) -> None:
-        """Forget what came from Bitcoin."""
-        self._lane = None
-        self._steps = []
-        self._paid = frozenset()
-        self._paid_sats = self._earned_sats = 0
-        self._open = None
-        self._queue_at = self._flows_at = None
-        self._flows = _NO_FLOWS
-
     # ---- the walk ----
 
     def _walk(self, height: int) -> None:
@@ -175,7 +186,7 @@ class PegFold:
             step = judge_spend(
                 spend.transaction,
                 self._lane,
-                self._history.schedule.queue,
+                self._unpaid,
                 genesis=self._genesis,
                 fed_program=self._script.program,
                 fed_programs=self._programs,
@@ -184,14 +195,39 @@ class PegFold:
             )
             self._steps.append(step)
             self._lane = advance(self._lane, step)
-            self._paid |= frozenset(burn.burn_id for burn in step.payouts)
+            self._note_paid(step)
             self._paid_sats += sum(burn.payout_sats for burn in step.payouts)
             self._earned_sats += sum(burn.fee_sats for burn in step.payouts)
+
+    def _note_paid(self, step: LaneStep) -> None:
+        """Keep the paid set, its hash, and how many of the oldest releases are all in it."""
+        if self._lane is None or not step.payouts:
+            return
+        self._paid.update(burn.burn_id for burn in step.payouts)
+        self._paid_hash = sha256(b"".join(self._lane.paid))
+        releases = self._history.schedule.releases
+        while (
+            self._oldest_unpaid < len(releases)
+            and releases[self._oldest_unpaid].burn.burn_id in self._paid
+        ):
+            self._oldest_unpaid += 1
+
+    def _unpaid(self, height: int, _: Collection[bytes]) -> list[Burn]:
+        """queue(h, paid) for the walk, whose paid set is the own one."""
+        return self._history.schedule.queue(height, self._paid, first=self._oldest_unpaid)
 
     # ---- coins and book ----
 
     def _coins(self, totals: HeightTotals) -> tuple[FedCoin, ...]:
         """coins(h), ordered by outpoint (peg:3.8)."""
+        is_open = self._lane is not None
+        at = (self._path.revision, len(self._steps), totals.claims, is_open)
+        if at != self._coins_at:
+            self._coins_at = at
+            self._kept_coins = self._find_coins(totals)
+        return self._kept_coins
+
+    def _find_coins(self, totals: HeightTotals) -> tuple[FedCoin, ...]:
         found = (self._coin(output, totals) for output in self._path.unspent())
         coins = [coin for coin in found if coin is not None]
         return tuple(sorted(coins, key=lambda coin: coin.outpoint.serialize()))
@@ -272,15 +308,33 @@ class PegFold:
         return 0 if output is None else output.value_sats
 
     def _refresh_flows(self, totals: HeightTotals) -> None:
-        """Sums over the walk; computed again when the path, the walk or the claims changed."""
+        """Sums over the walk; computed again when the path, the walk or the claims changed.
+
+        A batch spends coins only, so its part never changes. An emergency transaction may spend
+        what is claimed later, so its part is looked at again.
+        """
         at = (self._path.revision, len(self._steps), totals.claims)
         if at == self._flows_at:
             return
-        fee_sats = deposit_sats = donation_sats = 0
+        self._flows_at = at
+        for step in self._steps[self._settled_steps :]:
+            if step.kind is SpendKind.BATCH:
+                self._settled = self._settled.plus(self._flow(step.transaction, totals))
+            elif step.kind is SpendKind.EMERGENCY:
+                self._emergencies.append(step.transaction)
+            if step.kind is not SpendKind.BREAK:
+                self._ours.add(step.txid)
+        self._settled_steps = len(self._steps)
+        self._flows = self._settled
+        for transaction in self._emergencies:
+            self._flows = self._flows.plus(self._flow(transaction, totals))
+
+    def _flow(self, transaction: ParentTx, totals: HeightTotals) -> _Flows:
+        """What one federation transaction took and gave."""
         opened = self._history.opened_at(LANE, totals.height)
-        transactions = [step.transaction for step in self._kept_steps()]
-        ours = {transaction.txid for transaction in transactions}
-        for outpoint in (spent for transaction in transactions for spent in transaction.inputs):
+        fee_sats = -sum(value for value, _ in transaction.outputs)
+        deposit_sats = donation_sats = 0
+        for outpoint in transaction.inputs:
             output = self._path.output(outpoint)
             if output is None:
                 continue
@@ -288,19 +342,14 @@ class PegFold:
                 deposit_sats += output.value_sats
             elif output.script not in self._programs:
                 continue
-            elif outpoint != opened and outpoint.txid not in ours:
+            elif outpoint != opened and outpoint.txid not in self._ours:
                 donation_sats += output.value_sats
             fee_sats += output.value_sats
-        fee_sats -= sum(value for made in transactions for value, _ in made.outputs)
-        self._flows_at = at
-        self._flows = _Flows(
+        return _Flows(
             bitcoin_fee_sats=fee_sats,
             spent_deposit_sats=deposit_sats,
             spent_donation_sats=donation_sats,
         )
-
-    def _kept_steps(self) -> list[LaneStep]:
-        return [step for step in self._steps if step.kind is not SpendKind.BREAK]
 
     # ---- halts, queue, open batch ----
 
@@ -321,7 +370,7 @@ class PegFold:
         at = (self._history.schedule.released_count(height), len(self._steps))
         if at != self._queue_at:
             self._queue_at = at
-            self._queue = tuple(self._history.schedule.queue(height, self._paid))
+            self._queue = tuple(self._unpaid(height, ()))
 
     def _next_open(
         self,
@@ -372,7 +421,7 @@ class PegFold:
             committed_hash=totals.commitment.block_hash,
             index=self._lane.index if self._lane else 0,
             anchor=self._lane.anchor if self._lane else None,
-            paid=self._lane.paid if self._lane else (),
+            paid_hash=self._paid_hash,
             open_txid=versions[-1].txid if versions else None,
             reserve_sats=book.reserve_sats,
             pool_sats=book.pool_sats,

@@ -88,7 +88,7 @@ FIELDS: dict[str, Any] = {
     "committed_hash": b"\x01" * 32,
     "index": 3,
     "anchor": OutPoint(b"\x02" * 32, 5),
-    "paid": (b"\x03" * 36, b"\x04" * 36),
+    "paid_hash": sha256(b"\x03" * 36 + b"\x04" * 36),
     "open_txid": b"\x05" * 32,
     "reserve_sats": 10,
     "pool_sats": -2,
@@ -104,7 +104,8 @@ def test_state_digest_bytes() -> None:
 
 
 def test_state_digest_before_open() -> None:
-    found = state_digest(**{**FIELDS, "anchor": None, "open_txid": None, "paid": (), "index": 0})
+    before = {"anchor": None, "open_txid": None, "paid_hash": sha256(b""), "index": 0}
+    found = state_digest(**{**FIELDS, **before})
     body = bytes.fromhex("07000000") + b"\x01" * 32 + bytes(4 + 36) + sha256(b"") + bytes(32)
     body += bytes.fromhex("0a00000000000000" + "feffffffffffffff")
     assert found == tagged_hash("fedpeg/state", body)
@@ -117,7 +118,7 @@ def test_state_digest_binds_every_field(name: str) -> None:
         "committed_hash": bytes(32),
         "index": 4,
         "anchor": OutPoint(b"\x02" * 32, 6),
-        "paid": (b"\x03" * 36,),
+        "paid_hash": sha256(b"\x03" * 36),
         "open_txid": None,
         "reserve_sats": 11,
         "pool_sats": -3,

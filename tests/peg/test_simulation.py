@@ -93,7 +93,8 @@ async def test_planted_bug_3_paid_set_forgotten_at_a_reset(
         totals = self._history.totals(height)
         if totals.commitment.reset and self._lane is not None:
             self._lane = replace(self._lane, paid=())
-            self._paid = frozenset()
+            self._paid = set()
+            self._oldest_unpaid = 0
             self._paid_sats = self._earned_sats = 0
 
     monkeypatch.setattr(PegFold, "_walk", forgetting)
