@@ -16,8 +16,8 @@ import click
 import pytest
 
 from federation.cli import main, program
-from federation.cli_common import Amount, Interrupted, default_data, run_async, show_btc
 from federation.cli_logs import follow_logs, print_logs
+from federation.cli_session import Amount, Interrupted, default_data, run_async, show_btc
 from federation.cli_tables import audit_text, blocks_table, is_exact
 from federation.cli_wait import describe_pegin, describe_pegout
 from federation.processes import find_processes, kill_processes

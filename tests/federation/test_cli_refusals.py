@@ -10,7 +10,7 @@ import click
 import pytest
 
 from federation import cli
-from federation.cli_common import Output, Seconds
+from federation.cli_session import Output, Seconds
 from federation.cli_wait import describe_pegin, describe_pegout, missing_text
 from federation.local_state import LocalMember, LocalState
 from federation.processes import find_processes, kill_processes, spawn
