@@ -1,1 +1,4 @@
-"""The chain: formats, script, validation, storage, mempool, wallet, API. Imports neither peg nor federation."""
+"""The chain: formats, script, validation, storage, mempool, wallet, API.
+
+Imports neither peg nor federation.
+"""
