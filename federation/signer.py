@@ -215,6 +215,16 @@ class Signer:
         if height > self._guard.vote_from:
             self._store(replace(self._guard, vote_from=height))
 
+    def resume_at(self, height: int) -> None:
+        """Sign votes from this height on: an operator's command, the only one that may lower the
+        bound (C76). What was signed stays signed: no position is signed twice.
+
+        Raises:
+            SignerFailed: the disk refused.
+        """
+        if height != self._guard.vote_from:
+            self._store(replace(self._guard, vote_from=height))
+
     def sign_vote(self, vote: Vote, certificate: Certificate | None) -> Vote:
         """Sign a vote; the same statement may be signed again.
 

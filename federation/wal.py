@@ -18,8 +18,12 @@ from pathlib import Path
 from federation.files import FileLayer, replace_file, write_all
 from federation.journal_format import (
     CONSENSUS_JOURNAL,
+    HEADER_SIZE_BYTES,
     KIND_BASE,
     PEG_JOURNAL,
+    RECORD_BODY_MAX_BYTES,
+    RECORD_CRC_SIZE_BYTES,
+    RECORD_HEADER_SIZE_BYTES,
     JournalCorrupt,
     JournalForm,
     JournalScan,
@@ -47,6 +51,9 @@ __all__ = [
 ]
 
 ROTATE_ABOVE_BYTES = 16 * 1024 * 1024
+FIRST_RECORD_MAX_BYTES = (
+    HEADER_SIZE_BYTES + RECORD_HEADER_SIZE_BYTES + RECORD_BODY_MAX_BYTES + RECORD_CRC_SIZE_BYTES
+)
 
 
 class JournalLocked(Exception):
@@ -195,6 +202,19 @@ class Journal:
         if scan.verdict is not Verdict.SOUND:
             raise JournalCorrupt(f"{self._path(number).name} is {scan.verdict.value}")
         return scan.records
+
+    def first_record(self, number: int) -> Record | None:
+        """The first record of a file, BASE but in file 1; no more than that is read.
+
+        Returns:
+            None when the file ends before it.
+        Raises:
+            JournalCorrupt: the file is damaged; FileNotFoundError: it was dropped.
+        """
+        with self._path(number).open("rb") as file:
+            head = file.read(FIRST_RECORD_MAX_BYTES)
+        scan = scan_file(head, self._identity, number)
+        return scan.records[0] if scan.records else None
 
     def modified_unix_s(self, number: int) -> int:
         """When a file was last written, for the 48 hours of N25."""
