@@ -7,7 +7,8 @@ Source: consensus:V1-V11, N7, N8, N9, N17, N35.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -19,10 +20,11 @@ from sidechain.chain import Chain
 from sidechain.crypto.keys import compact_to_der, der_to_compact, ecdsa_verify
 from sidechain.errors import Invalid, InvalidBlock, InvalidEncoding, Unavailable
 from sidechain.primitives.block import Block, BlockHeader
+from sidechain.primitives.encoding import Reader
 from sidechain.primitives.transaction import Transaction
 from sidechain.script.block_signature import signblock_witness
 from sidechain.script.script import p2wsh
-from sidechain.validation.block_check import check_witness_commitment
+from sidechain.validation.block_check import check_witness_commitment, commitment_index
 
 BLOCK_MAX_BYTES: Final = 4_000_000
 BLOCK_MAX_WEIGHT_WU: Final = 4_000_000
@@ -30,7 +32,10 @@ COINBASE_RESERVE_WU: Final = 20_000
 """Weight kept free in a template for header, entries and coinbase outputs."""
 FUTURE_MAX_S: Final = 7_200
 BUILD_PATIENCE_MS: Final = 5_000
-V9_PAUSE_S: Final = 0.1
+BUILD_PAUSE_MS: Final = 100
+"""How often a proposer that has nothing to propose yet looks again."""
+DECODED_BLOCKS_MAX: Final = 4
+DISTRUSTED_MAX: Final = 10_000
 
 
 class PegPort(Protocol):
@@ -97,6 +102,10 @@ class BlockProduction:
         self._pause = pause
         self._objective: dict[bytes, str] = {}
         """Reasons by block hash, "" for valid; of the height in progress only."""
+        self._decoded: OrderedDict[bytes, tuple[bytes, Block]] = OrderedDict()
+        """Blocks whose bytes were parsed at this height, by hash; the newest few."""
+        self._built: set[bytes] = set()
+        self._distrusted: set[bytes] = set()
 
     # -- parameters of the height
 
@@ -119,6 +128,8 @@ class BlockProduction:
     def begin_height(self) -> None:
         """Forget verdicts of the height before."""
         self._objective.clear()
+        self._decoded.clear()
+        self._built.clear()
 
     # -- building
 
@@ -126,12 +137,16 @@ class BlockProduction:
         """C20(a): something to put into the next block, or the first epoch still runs."""
         return (
             self._chain.tip_height + 1 <= self._first_epoch_blocks
+            or next(self._ready(self._chain.mempool.transactions()), None) is not None
             or self._peg.is_due()
-            or bool(self._transactions())
         )
 
     def is_empty(self, block: Block) -> bool:
-        """Whether a block holds no work by N17."""
+        """Whether a block holds no work by N17.
+
+        Raises:
+            Invalid: its coinbase says nothing that can be read.
+        """
         return (
             len(block.transactions) == 1
             and block.header.proposed.kind == 0
@@ -145,31 +160,60 @@ class BlockProduction:
         while waited_ms <= BUILD_PATIENCE_MS:
             if order.height != self._chain.tip_height + 1:
                 return None
-            if not (order.allow_empty or order.minimal or self.is_work_due()):
-                return None
-            time_s = max(self._chain.median_time_s + 1, self._wall_clock_s())
-            scripts = self._peg.plan_coinbase(order.height, minimal=order.minimal)
-            if scripts is not None and self._is_timely(time_s):
-                return self._chain.build_template(
-                    time_s=time_s,
-                    coinbase_scripts=scripts,
-                    transactions=() if order.minimal else self._transactions(),
-                )
-            await self._pause(V9_PAUSE_S)
-            waited_ms += int(V9_PAUSE_S * 1_000)
+            block = self._build_now(order)
+            if block is not None:
+                self._remember(block.serialize(), block)
+                self._built.add(block.hash)
+                return block
+            await self._pause(BUILD_PAUSE_MS / 1_000)
+            waited_ms += BUILD_PAUSE_MS
         return None
+
+    def _build_now(self, order: BuildBlock) -> Block | None:
+        if not (order.allow_empty or order.minimal or self.is_work_due()):
+            return None
+        time_s = max(self._chain.median_time_s + 1, self._wall_clock_s())
+        if not self._is_timely(time_s):
+            return None
+        scripts = self._peg.plan_coinbase(order.height, minimal=order.minimal)
+        if scripts is None:
+            return None
+        return self._chain.build_template(
+            time_s=time_s,
+            coinbase_scripts=scripts,
+            transactions=() if order.minimal else self._transactions(),
+        )
 
     def _transactions(self) -> list[Transaction]:
         room = BLOCK_MAX_WEIGHT_WU - COINBASE_RESERVE_WU - 4 * self._witness_limit()
-        chosen = []
+        return list(self._ready(self._chain.select_transactions(room)))
+
+    def _ready(self, transactions: Iterable[Transaction]) -> Iterator[Transaction]:
+        """Those of some transactions, parents before children, that may go into a block now."""
         left_out: set[bytes] = set()
-        for tx in self._chain.select_transactions(room):
-            parents = {txin.prevout.txid for txin in tx.inputs}
-            if parents & left_out or not self._peg.claim_is_ripe(tx):
+        for tx in transactions:
+            is_child = left_out and any(txin.prevout.txid in left_out for txin in tx.inputs)
+            if is_child or tx.txid in self._distrusted or not self._peg.claim_is_ripe(tx):
                 left_out.add(tx.txid)
             else:
-                chosen.append(tx)
-        return chosen
+                yield tx
+
+    def distrust(self, block_hash: bytes) -> int:
+        """Leave the transactions of an own proposal that was judged invalid out of later ones.
+
+        That cannot be: the mempool follows the same rules. Should it be all the same, the chain
+        has to go on.
+
+        Returns:
+            How many there are; 0 when the block was not built here.
+        """
+        if block_hash not in self._built:
+            return 0
+        data_and_block = self._decoded.get(block_hash)
+        found = data_and_block[1].transactions[1:] if data_and_block is not None else ()
+        if len(self._distrusted) < DISTRUSTED_MAX:
+            self._distrusted.update(tx.txid for tx in found)
+        return len(found)
 
     # -- judging
 
@@ -179,20 +223,44 @@ class BlockProduction:
         Raises:
             Invalid: these bytes are wrong, which says nothing about the block.
         """
+        known = self._decoded.get(block_hash)
+        if known is not None and known[0] == data:
+            return known[1]
         if len(data) > BLOCK_MAX_BYTES:
             raise InvalidBlock("bad-blk-length")
-        block = Block.decode(data, self._chain.params)
-        if block.hash != block_hash or block.header.signblock_witness:
+        # The header alone tells most wrong bytes, before megabytes are parsed.
+        header = BlockHeader.read(Reader(data), self._chain.params)
+        if header.hash != block_hash or header.signblock_witness:
             raise InvalidBlock("not the block named")
-        root, mutated = block.transaction_root()
-        if root != block.header.merkle_root or mutated or not block.transactions:
-            raise InvalidBlock("bad-txns-duplicate" if mutated else "bad-txnmrklroot")
-        check_witness_commitment(block)
+        block = Block.decode(data, self._chain.params)
+        _check_committed(block)
+        self._remember(data, block)
         return block
 
+    def decode_final(self, data: bytes) -> Block:
+        """A signed block from its bytes, every one of which its hash commits to (V6).
+
+        The signatures are not checked.
+
+        Raises:
+            Invalid: these bytes are wrong.
+        """
+        block = Block.decode(data, self._chain.params)
+        _check_committed(block)
+        return block
+
+    def _remember(self, data: bytes, block: Block) -> None:
+        self._decoded[block.hash] = (data, block)
+        while len(self._decoded) > DECODED_BLOCKS_MAX:
+            self._decoded.popitem(last=False)
+
     async def judge(self, order: CheckBlock) -> Judgement:
-        """Judge a proposal of the height in progress now, by N8's classes."""
-        block = Block.decode(order.data, self._chain.params)
+        """Judge a proposal of the height in progress now, by N8's classes.
+
+        Raises:
+            Invalid: the bytes are not those that `decode_proposal` passed.
+        """
+        block = self.decode_proposal(order.data, order.block_hash)
         reason = self.objective_fault(block)
         if reason:
             return Judgement(Verdict.INVALID, reason)
@@ -225,6 +293,8 @@ class BlockProduction:
                 raise InvalidBlock("invalid-dyna-fed", "witness limit too small")
             # "time-too-new" reads a clock, so it is V9's to judge, not objective (N7).
             self._chain.check_proposal(block, now_s=block.header.time)
+            if commitment_index(block.transactions[0]) is None:
+                raise InvalidBlock("bad-witness-merkle-match", "no witness commitment (V5)")
             self._peg.check_objective(block)
         except Invalid as fault:
             return str(fault)
@@ -249,18 +319,34 @@ class BlockProduction:
         """
         keys = [member.block_key for member in self._members.members]
         by_key = {keys[s.member]: compact_to_der(s.signature) for s in signatures}
-        block = Block.decode(data, self._chain.params)
+        block = self.decode_proposal(data, signatures[0].block_hash)
         return block.with_signblock_witness(signblock_witness(self._members.k, keys, by_key))
 
     def signatures_of(self, header: BlockHeader) -> tuple[BlockSignature, ...]:
-        """Who signed a header, with the signatures in 64-byte form, members ascending."""
+        """Who signed a header, with the signatures in 64-byte form, members ascending.
+
+        Signatures stand in the order of keys, so each key is tried once.
+        """
         found = []
-        for item in header.signblock_witness[1:-1]:
-            der = item[:-1]
-            for member in self._members.members:
-                if ecdsa_verify(member.block_key, der, header.hash):
-                    found.append(_block_signature(header, member.index, der))
-        return tuple(sorted(found, key=lambda s: s.member))
+        items = list(header.signblock_witness[1:-1])
+        for member in self._members.members:
+            if not items:
+                break
+            der = items[0][:-1]
+            if ecdsa_verify(member.block_key, der, header.hash):
+                found.append(_block_signature(header, member.index, der))
+                del items[0]
+        return tuple(found)
+
+
+def _check_committed(block: Block) -> None:
+    """Raise Invalid unless header and coinbase commit to all transactions with their witnesses."""
+    if not block.transactions or not block.transactions[0].is_coinbase:
+        raise InvalidBlock("bad-cb-missing")
+    root, mutated = block.transaction_root()
+    if root != block.header.merkle_root or mutated:
+        raise InvalidBlock("bad-txns-duplicate" if mutated else "bad-txnmrklroot")
+    check_witness_commitment(block)
 
 
 def _block_signature(header: BlockHeader, member: int, der: bytes) -> BlockSignature:
