@@ -1,72 +1,47 @@
 """The shell around the core of agreement: one inbox, one owner of driver, journal and chain tip.
 
-Everything that happens is posted to the inbox; the engine takes one thing at a time, feeds the
+Everything that happens is put into the inbox; the engine takes one thing at a time, feeds the
 driver, and obeys the effects in order. Slow work (building and judging blocks) runs in tasks that
-post their answer. What the shell must verify before the core sees it is verified here.
+post their answer. What comes from other members is verified in `federation.incoming` first.
 
-Source: consensus:4, consensus:C40, consensus:C54, the contract in `consensus.effects`, N8, N15.
+Source: consensus:4, consensus:C40, consensus:C75, consensus:J6, consensus:J7, the contract in
+`consensus.effects`, N8.
 """
 
 import asyncio
 from collections import OrderedDict, deque
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Final
 
+from federation.certificates import CertificateArchive
 from federation.consensus import effects as fx
 from federation.consensus import events as ev
-from federation.consensus.driver import Driver
-from federation.consensus.early import EarlyMessages
-from federation.consensus.encoding import FrameKind, InvalidMessage
-from federation.consensus.evidence import check_evidence
-from federation.consensus.messages import (
-    Answer,
-    Evidence,
-    GetCertificate,
-    GetFinal,
-    Message,
-    RollCall,
-    Status,
-    decode_message,
-    encode_message,
-)
+from federation.consensus.messages import Answer, Message, encode_message
 from federation.consensus.records import (
-    BlockSigRecord,
+    JournalRecord,
     Mode,
+    Override,
+    OverrideAction,
+    Resume,
     Seen,
-    VoteRecord,
-    decode_record,
     encode_record,
 )
-from federation.consensus.votes import (
-    BlockMessage,
-    BlockSignature,
-    Certificate,
-    Proposal,
-    Vote,
-    VoteType,
-)
-from federation.evidence_store import EvidenceStore
-from federation.final_blocks import FinalBlocks
-from federation.peers import EventLog, PeerNetwork
-from federation.production import BlockProduction
-from federation.signer import Signer, SignerRefused
-from federation.verification import MessageVerifier
-from federation.wal import BlockFiles, Journal
-from sidechain.chain import Chain
-from sidechain.errors import Invalid, InvalidBlock, InvariantError
-from sidechain.primitives.block import Block, BlockHeader
-from sidechain.primitives.encoding import Reader
-from sidechain.script.block_signature import verify_block_signature
+from federation.consensus.votes import BlockMessage, Certificate, VoteType
+from federation.engine_parts import EngineParts
+from federation.final_blocks import FRAME_OVERHEAD_BYTES, FinalBlocks
+from federation.inbox import Frame, Inbox, LinkNews, Work
+from federation.incoming import IncomingMessages
+from federation.round_log import RoundLog
+from federation.signer import SignerRefused
+from federation.timers import CoreTimers
+from federation.wal import Verdict as JournalVerdict
+from sidechain.errors import InvalidBlock, InvariantError
+from sidechain.primitives.block import Block
 
-INBOX_FRAMES_MAX: Final = 20_000
-"""Frames waiting in the inbox; above it the sending peer is dropped (C97)."""
 TICK_MS: Final = 1_000
 DECISIONS_KEPT_MAX: Final = 10_000
-ROLLCALL_PAUSE_MS: Final = 5_000
-"""ROLLCALL frames of one peer are answered at most this often (C98)."""
-
-FrameHandler = Callable[[int, int, bytes], None]
+ALARMS_KEPT_MAX: Final = 50
+BLOCK_OVERHEAD_BYTES: Final = 36 + FRAME_OVERHEAD_BYTES
 
 
 class Halted(Exception):
@@ -77,83 +52,66 @@ class Halted(Exception):
         self.reason = reason
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EngineParts:
-    """What the engine works with; it owns none of their life times.
-
-    `on_final(block)` is called once for every block after it was connected; `on_mode` after every
-    change of mode; `other_frames` gets every frame that is not agreement's.
-    """
-
-    me: int
-    chain: Chain
-    driver: Driver
-    journal: Journal
-    block_files: BlockFiles
-    signer: Signer
-    network: PeerNetwork
-    verifier: MessageVerifier
-    production: BlockProduction
-    evidence: EvidenceStore
-    log: EventLog
-    now_ms: Callable[[], int]
-    spawn: Callable[[Coroutine[Any, Any, None]], object]
-    on_final: Callable[[Block], None]
-    on_mode: Callable[[Mode, str], None]
-    other_frames: FrameHandler
-
-
 class Engine:
-    """Owner of the driver; everything that touches it goes through `post`."""
+    """Owner of the driver; everything that touches it goes through the inbox."""
 
     def __init__(self, parts: EngineParts) -> None:
         self._parts = parts
         self._driver = parts.driver
         self._chain = parts.chain
         self._log = parts.log
-        self._inbox: asyncio.Queue[Callable[[], None]] = asyncio.Queue()
-        self._frames_waiting = 0
-        self._timers: dict[ev.Timer, asyncio.TimerHandle] = {}
-        self._early = EarlyMessages()
-        self._finals = FinalBlocks(
-            chain=parts.chain,
-            network=parts.network,
-            production=parts.production,
-            log=parts.log,
+        self._inbox = Inbox()
+        self._timers = CoreTimers(parts.now_ms, lambda event: self.post(lambda: self._feed(event)))
+        self._ticker: asyncio.TimerHandle | None = None
+        self._is_closed = False
+        self._finals = FinalBlocks(parts, feed=self._feed, post=self.post)
+        self._incoming: IncomingMessages | None = None
+        self._archive = CertificateArchive(
+            parts.journal,
+            send=self._send,
+            spawn=parts.spawn,
             now_ms=parts.now_ms,
-            feed=self._feed,
-            post=self.post,
+            unix_time_s=parts.unix_time_s,
+            log=parts.log,
         )
-        self._nonce = b""
-        self._rollcalls_ms: dict[int, int] = {}
         self._work_announced = 0
+        self._is_height_news = False
+        self._rounds = RoundLog(parts.log)
         self._decided_rounds: OrderedDict[int, int] = OrderedDict()
-        self.alarms: deque[str] = deque(maxlen=50)
+        self._tip_moved = asyncio.Event()
+        self._has_started = asyncio.Event()
+        self.alarms: deque[str] = deque(maxlen=ALARMS_KEPT_MAX)
 
     # -- what other parts of the process call
 
     def post(self, act: Callable[[], None]) -> None:
         """Have the engine's task run `act` in its turn."""
-        self._inbox.put_nowait(act)
+        self._inbox.post(act)
 
     def on_frame(self, member: int, kind: int, body: bytes) -> None:
         """Take a frame from the network.
 
         Raises:
-            asyncio.QueueFull: too many frames wait; the network drops the peer.
+            asyncio.QueueFull: too many frames of this member wait; the network drops it.
         """
-        if self._frames_waiting >= INBOX_FRAMES_MAX:
-            raise asyncio.QueueFull
-        self._frames_waiting += 1
-        self.post(lambda: self._handle_frame(member, kind, body))
+        self._inbox.put_frame(member, kind, body)
 
     def on_link(self, member: int, connected: bool) -> None:
         """Take news of a link."""
-        self.post(lambda: self._handle_link(member, connected))
+        self._inbox.put_link(member, connected)
+
+    async def wait_for_room(self, member: int) -> None:
+        """Return once more frames of a member may be read (C96)."""
+        await self._inbox.wait_for_room(member)
 
     def work_available(self) -> None:
         """Something may be there to put into a block (C20a)."""
         self.post(self._offer_work)
+
+    async def wait_for_height(self, height: int) -> None:
+        """Return once the chain has this height."""
+        while self._chain.tip_height < height:
+            await self._tip_moved.wait()
 
     @property
     def is_behind(self) -> bool:
@@ -164,12 +122,60 @@ class Engine:
         """The round in which a block was decided, where this process knows it."""
         return self._decided_rounds.get(height)
 
-    def learn_decision(self, certificate: Certificate) -> None:
-        """Remember the round of a COMMIT certificate, from the core or from the journal."""
-        if certificate.type is VoteType.PRECOMMIT:
-            self._decided_rounds[certificate.height] = certificate.round
-            while len(self._decided_rounds) > DECISIONS_KEPT_MAX:
-                self._decided_rounds.popitem(last=False)
+    def learn(self, records: tuple[JournalRecord, ...]) -> None:
+        """Take in journal records of earlier processes: certificates, and blocks kept by order."""
+        self._archive.note(records)
+        for record in records:
+            if isinstance(record, Override) and record.action is OverrideAction.UNHALT:
+                self._finals.keep(record.block_hash)
+        for certificate in self._archive.commits():
+            self._learn_decision(certificate)
+
+    # -- operator's commands
+
+    async def unhalt(self, block_hash: bytes) -> bool:
+        """Leave HALTED; the block is of the own chain and stands (C60, N13).
+
+        Returns:
+            False when the member is not halted.
+        """
+
+        def act() -> bool:
+            if self._driver.mode is not Mode.HALTED:
+                return False
+            self._finals.keep(block_hash)
+            self._feed(ev.OperatorUnhalted(now_ms=self._now(), block_hash=block_hash))
+            return True
+
+        return await self._in_turn(act)
+
+    async def resume_at(self, height: int) -> bool:
+        """Vote from a height on, by the operator's word alone (C76).
+
+        Returns:
+            False when the member is not waiting for a roll-call.
+        """
+
+        def act() -> bool:
+            waiting = self._driver.mode in (Mode.ROLLCALL, Mode.ABSTAINING)
+            if waiting or self._driver.is_abstaining and self._driver.mode is Mode.VOTING:
+                self._feed(ev.OperatorResumed(now_ms=self._now(), height=height))
+                return True
+            return False
+
+        return await self._in_turn(act)
+
+    async def _in_turn(self, act: Callable[[], bool]) -> bool:
+        """Run an act in the engine's turn; its failure ends the engine, not only the caller."""
+        done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+
+        def run() -> None:
+            answer = act()
+            if not done.done():
+                done.set_result(answer)
+
+        self.post(run)
+        return await done
 
     # -- running
 
@@ -182,30 +188,69 @@ class Engine:
             Halted: the core ordered an exit. JournalFailed, SignerFailed, InvariantError: nothing
                 may be sent any more (C40).
         """
-        self._nonce = nonce
+        self._incoming = IncomingMessages(
+            self._parts, self._finals, feed=self._feed, alarm=self.raise_alarm, nonce=nonce
+        )
         height = self._chain.tip_height
         self._feed(ev.Started(now_ms=self._now(), mode=start, nonce=nonce, tip_height=height))
+        self._settle_doubt()
         self._feed(self._height_started())
-        self._after_height()
+        self._has_started.set()
         self._tick()
         while True:
-            act = await self._inbox.get()
-            act()
+            self._do(await self._inbox.get())
+            self._finals.send_more()
             await asyncio.sleep(0)  # a queue that is not empty never gives way by itself
 
+    async def until_started(self) -> None:
+        """Return once a height is in progress."""
+        await self._has_started.wait()
+
     def close(self) -> None:
-        """Stop all timers."""
-        for handle in self._timers.values():
-            handle.cancel()
-        self._timers.clear()
+        """Stop all timers; none is set any more."""
+        self._is_closed = True
+        if self._ticker is not None:
+            self._ticker.cancel()
+        self._timers.close()
+
+    def raise_alarm(self, reason: str) -> None:
+        """Show something that an operator has to see."""
+        self.alarms.append(reason)
+        self._log.error("alarm", alarm=True, reason=reason)
 
     def _now(self) -> int:
         return self._parts.now_ms()
 
+    def _do(self, work: Work) -> None:
+        incoming = self._incoming
+        if incoming is None:
+            raise InvariantError("the engine does not run")
+        match work:
+            case Frame():
+                incoming.on_frame(work)
+            case LinkNews(member, connected):
+                if connected:
+                    self._feed(ev.PeerConnected(now_ms=self._now(), peer=member))
+                else:
+                    incoming.forget(member)
+                    self._feed(ev.PeerDisconnected(now_ms=self._now(), peer=member))
+                self._parts.on_link(member, connected)
+            case act:
+                act()
+
     def _tick(self) -> None:
         self._finals.ask()
         self._offer_work()
-        asyncio.get_running_loop().call_later(TICK_MS / 1_000, self.post, self._tick)
+        self._parts.on_tick()
+        if not self._is_closed:
+            loop = asyncio.get_running_loop()
+            self._ticker = loop.call_later(TICK_MS / 1_000, self.post, self._tick)
+
+    def _settle_doubt(self) -> None:
+        """J6: once AMNESIA (and RESUME) are in the journal, the doubtful record is dealt with."""
+        doubted = self._parts.journal.verdict is JournalVerdict.DOUBTFUL
+        if doubted and self._driver.mode in (Mode.ROLLCALL, Mode.ABSTAINING):
+            self._parts.journal.settle_doubt()
 
     # -- feeding and obeying
 
@@ -219,6 +264,8 @@ class Engine:
                 if answer is not None:
                     answers.append(answer)
             waiting.extendleft(reversed(answers))
+        if self._driver.height:
+            self._rounds.observe(self._driver.agreement, self._parts.network.connected)
 
     def _obey(self, effect: fx.Effect) -> ev.Event | None:
         parts = self._parts
@@ -233,21 +280,21 @@ class Engine:
                 return self._sign_block(effect)
             case fx.Broadcast(message):
                 if isinstance(message, Certificate):
-                    self.learn_decision(message)
+                    self._learn_decision(message)
                 parts.network.broadcast(*encode_message(message))
             case fx.Send(to, message):
-                parts.network.send(to, *encode_message(message))
+                self._send(to, message)
             case fx.SendFinal(to, from_height, count):
-                self._finals.send(to, from_height, count)
+                self._finals.offer(to, from_height, count)
             case fx.SendAnswer():
                 self._send_answer(effect)
             case fx.LookUpCertificate(to, request):
-                self._look_up_certificate(to, request)
+                self._archive.answer(to, request)
             case fx.CatchUp(peer, height):
                 self._finals.peer_at(peer, height - 1)
                 self._finals.ask()
             case fx.SetTimer(timer, after_ms):
-                self._set_timer(timer, after_ms)
+                self._timers.set(timer, after_ms)
             case fx.BuildBlock():
                 parts.spawn(self._build(effect))
             case fx.CheckBlock():
@@ -258,22 +305,31 @@ class Engine:
                 return self._connect(self._finals.in_hand(effect.block_hash))
             case fx.ForgetBlocks(keep):
                 parts.block_files.keep_only(keep)
-            case fx.Accuse(member, height, evidence):
-                parts.evidence.add(member, height, evidence)
+            case fx.Accuse():
+                self._accuse(effect)
             case fx.ModeChanged(mode, reason):
                 self._change_mode(mode, reason)
             case fx.Alarm(reason):
-                self.alarms.append(reason)
-                self._log.error("alarm", alarm=True, reason=reason)
+                self.raise_alarm(reason)
             case fx.Exit(reason):
                 raise Halted(reason)
         return None
 
-    def _persist(self, records: tuple[Any, ...]) -> None:
-        encoded = [encode_record(record) for record in records]
+    def _persist(self, records: tuple[JournalRecord, ...]) -> None:
+        """Append and sync; the signer's own bound moves first, so that a crash leaves it lower."""
+        for record in records:
+            match record:
+                case Resume(height):
+                    self._parts.signer.refuse_below(height)
+                case Override(action=OverrideAction.RESUME, height=height):
+                    self._parts.signer.resume_at(height)
+                case Override(action=OverrideAction.UNHALT):
+                    self._parts.signer.unhalt()
         last_synced = max((i for i, r in enumerate(records) if not isinstance(r, Seen)), default=-1)
-        for i, (kind, body) in enumerate(encoded):
+        for i, record in enumerate(records):
+            kind, body = encode_record(record)
             self._parts.journal.append(kind, body, sync=i == last_synced)
+        self._archive.note(records)
 
     def _sign_vote(self, order: fx.SignVote) -> ev.Event | None:
         try:
@@ -295,20 +351,12 @@ class Engine:
             raise
         return ev.BlockSigned(now_ms=self._now(), signature=signature)
 
-    def _set_timer(self, timer: ev.Timer, after_ms: int) -> None:
-        old = self._timers.pop(timer, None)
-        if old is not None:
-            old.cancel()
-        due_ms = self._now() + after_ms
-
-        def fire() -> None:
-            self._timers.pop(timer, None)
-            self.post(
-                lambda: self._feed(ev.TimerFired(now_ms=max(due_ms, self._now()), timer=timer))
-            )
-
-        loop = asyncio.get_running_loop()
-        self._timers[timer] = loop.call_later(after_ms / 1_000, fire)
+    def _send(self, to: int, message: Message) -> None:
+        network = self._parts.network
+        block_bytes = len(message.data) if isinstance(message, BlockMessage) else 0
+        if block_bytes and network.room_bytes(to) < block_bytes + BLOCK_OVERHEAD_BYTES:
+            return  # it would end the link; the block is asked for again (C53)
+        network.send(to, *encode_message(message))
 
     def _change_mode(self, mode: Mode, reason: str) -> None:
         self._log.info("mode", mode=mode.name, reason=reason)
@@ -316,239 +364,15 @@ class Engine:
             self._parts.signer.halt()
         self._parts.on_mode(mode, reason)
 
-    # -- blocks
-
-    async def _build(self, order: fx.BuildBlock) -> None:
-        block = await self._parts.production.build(order)
-        if block is None:
-            return
-        self.post(
-            lambda: self._feed(
-                ev.BlockBuilt(
-                    now_ms=self._now(),
-                    height=order.height,
-                    round=order.round,
-                    block_hash=block.hash,
-                    data=block.serialize(),
-                )
-            )
-        )
-
-    async def _judge(self, order: fx.CheckBlock) -> None:
-        if order.height != self._chain.tip_height + 1:
-            return
-        judgement = await self._parts.production.judge(order)
-        if judgement.verdict is not ev.Verdict.ACCEPTABLE:
-            self._log.warning(
-                "block_judged",
-                height=order.height,
-                round=order.round,
-                block_hash=order.block_hash[::-1].hex(),
-                verdict=judgement.verdict.value,
-                reason=judgement.reason,
-            )
-        self.post(
-            lambda: self._feed(
-                ev.BlockChecked(
-                    now_ms=self._now(),
-                    height=order.height,
-                    round=order.round,
-                    block_hash=order.block_hash,
-                    verdict=judgement.verdict,
-                )
-            )
-        )
-
-    def _connect(self, block: Block) -> ev.Event:
+    def _accuse(self, order: fx.Accuse) -> None:
+        facts = {"member": order.member, "height": order.height, "kind": order.evidence.kind.name}
         try:
-            self._chain.connect(block)
-        except InvalidBlock as fault:
-            raise InvariantError(f"a decided block does not connect: {fault}") from fault
-        self._log.info(
-            "block_final",
-            height=block.header.height,
-            block_hash=block.hash[::-1].hex(),
-            transactions=len(block.transactions),
-        )
-        self._parts.on_final(block)
-        self.post(self._after_height)
-        return self._height_started()
-
-    def _height_started(self) -> ev.HeightStarted:
-        parts = self._parts
-        height = self._chain.tip_height + 1
-        members, root = parts.production.member_set(), parts.production.params_root()
-        parts.verifier.begin_height(members, root)
-        parts.signer.begin_height(members, root)
-        parts.production.begin_height()
-        if parts.journal.needs_rotation:
-            _, body = encode_record(self._driver.base_record())
-            parts.journal.rotate(body)
-        work_due = parts.production.is_work_due()
-        self._work_announced = height if work_due else 0
-        return ev.HeightStarted(
-            now_ms=self._now(),
-            height=height,
-            tip_hash=self._chain.tip_hash,
-            members=members,
-            params_root=root,
-            work_due=work_due,
-        )
-
-    def _after_height(self) -> None:
-        """Replay what came early, go on with blocks that were synced."""
-        for sender, message in self._early.drain():
-            self._handle_message(sender, message)
-        self._finals.connect_held()
-
-    def _offer_work(self) -> None:
-        height = self._driver.height
-        if self._work_announced == height or self._chain.tip_height + 1 != height:
-            return
-        if self._parts.production.is_work_due():
-            self._work_announced = height
-            self._feed(ev.WorkAvailable(now_ms=self._now(), height=height))
-
-    # -- frames
-
-    def _handle_link(self, member: int, connected: bool) -> None:
-        if connected:
-            self._feed(ev.PeerConnected(now_ms=self._now(), peer=member))
-        else:
-            self._finals.peer_gone(member)
-            self._early.forget(member)
-            self._feed(ev.PeerDisconnected(now_ms=self._now(), peer=member))
-
-    def _handle_frame(self, member: int, kind: int, body: bytes) -> None:
-        self._frames_waiting -= 1
-        if kind > FrameKind.GET_CERT:
-            self._parts.other_frames(member, kind, body)
-        else:
-            self._handle_agreement(member, kind, body)
-
-    def _handle_agreement(self, member: int, kind: int, body: bytes) -> None:
-        if kind == FrameKind.FINAL:
-            try:
-                self._finals.on_frame(member, body)
-            except Invalid as fault:
-                self._blame(member, f"malformed final block: {fault}")
-            return
-        try:
-            message = decode_message(kind, body)
-        except InvalidMessage as error:
-            self._blame(member, f"malformed frame: {error}")
-            return
-        self._handle_message(member, message)
-
-    def _handle_message(self, member: int, message: Message) -> None:
-        match message:
-            case Vote() | Certificate() | BlockSignature():
-                self._on_signed(member, message, message.height)
-            case Proposal(vote, _):
-                self._on_signed(member, message, vote.height)
-            case BlockMessage():
-                self._on_block(member, message)
-            case Status():
-                self._finals.peer_at(member, message.height - 1)
-                self._deliver(member, message)
-            case GetFinal(from_height, count):
-                self._finals.send(member, from_height, count)
-            case Answer():
-                self._on_answer(member, message)
-            case Evidence():
-                self._on_evidence(member, message)
-            case RollCall():
-                self._on_rollcall(member, message)
-            case _:
-                self._deliver(member, message)
-
-    def _deliver(self, member: int, message: Message) -> None:
-        self._feed(ev.MessageReceived(now_ms=self._now(), sender=member, message=message))
-
-    def _blame(self, member: int, reason: str) -> None:
-        self._log.warning("peer_fault", member=member, reason=reason)
-        self._parts.network.charge_signatures(member, failed=1)
-
-    def _on_signed(
-        self,
-        member: int,
-        message: Vote | Proposal | Certificate | BlockSignature,
-        height: int,
-    ) -> None:
-        if height == self._driver.height + 1:
-            self._early.add(member, message)
-        if height != self._driver.height or not self._driver.wants(message):
-            return
-        checked = self._parts.verifier.check(message)
-        if checked.operations:
-            self._parts.network.charge_signatures(
-                member, checked=checked.operations, failed=0 if checked.good else 1
-            )
-        if checked.good:
-            self._deliver(member, message)
-        else:
-            self._log.warning("bad_signature", member=member, kind=type(message).__name__)
-
-    def _on_block(self, member: int, message: BlockMessage) -> None:
-        if message.height == self._driver.height + 1:
-            self._early.add(member, message)
-        if message.height != self._driver.height or not self._driver.wants(message):
-            return
-        try:
-            block = self._parts.production.decode_proposal(message.data, message.block_hash)
-        except Invalid as fault:
-            self._blame(member, f"wrong bytes for a block: {fault}")
-            return
-        self._feed(
-            ev.BlockReceived(
-                now_ms=self._now(),
-                sender=member,
-                height=message.height,
-                block_hash=message.block_hash,
-                data=message.data,
-                is_empty=self._parts.production.is_empty(block),
-            )
-        )
-
-    def _on_rollcall(self, member: int, message: RollCall) -> None:
-        if self._now() - self._rollcalls_ms.get(member, -ROLLCALL_PAUSE_MS) < ROLLCALL_PAUSE_MS:
-            return
-        self._rollcalls_ms[member] = self._now()
-        self._deliver(member, message)
-
-    def _on_answer(self, member: int, answer: Answer) -> None:
-        asker_key = self._parts.signer.block_key[1:]
-        checked = self._parts.verifier.check_answer(answer, asker_key, self._nonce)
-        if checked.good and self._is_proved(answer):
-            self._deliver(member, answer)
-        else:
-            self._blame(member, "roll-call answer does not verify")
-
-    def _is_proved(self, answer: Answer) -> bool:
-        if not isinstance(answer.proof, bytes):
-            return True
-        try:
-            header = self._read_header(answer.proof)
-            verify_block_signature(header, self._chain.params)
-        except Invalid:
-            return False
-        wanted = self._chain.full_current().signblockscript
-        return (
-            header.hash == answer.known_hash
-            and header.height == answer.known
-            and header.current.signblockscript == wanted
-        )
-
-    def _on_evidence(self, member: int, evidence: Evidence) -> None:
-        try:
-            accused = check_evidence(evidence)
-        except InvalidMessage as error:
-            self._blame(member, f"evidence of nothing: {error}")
-            return
-        if accused is None or self._parts.evidence.is_known(accused[1], accused[0], evidence):
-            return
-        if self._parts.verifier.check(evidence).good:
-            self._deliver(member, evidence)
+            if self._parts.evidence.add(order.member, order.height, order.evidence):
+                self._log.error("evidence", alarm=True, **facts)
+        except OSError as error:
+            # Nothing that was signed rests on this file: say so and go on.
+            self.raise_alarm(f"evidence could not be written: {error}")
+            self._log.error("evidence", alarm=True, **facts)
 
     def _send_answer(self, order: fx.SendAnswer) -> None:
         """Prove what is known with the final block's header, else with the certificate (C71)."""
@@ -567,31 +391,111 @@ class Engine:
             seen=order.seen,
         )
         signed = self._parts.signer.sign_rollcall_answer(answer, order.asker_key, order.nonce)
-        self._parts.network.send(order.to, *encode_message(signed))
+        self._send(order.to, signed)
 
-    def _look_up_certificate(self, to: int, request: GetCertificate) -> None:
-        for number in reversed(self._parts.journal.numbers):
-            for record in reversed(self._parts.journal.read_older(number)):
-                found = _certificate_in(decode_record(record.kind, record.body), request)
-                if found is not None:
-                    self._parts.network.send(to, *encode_message(found))
-                    return
+    # -- blocks
 
-    def _read_header(self, data: bytes) -> BlockHeader:
-        reader = Reader(data)
-        header = BlockHeader.read(reader, self._chain.params)
-        reader.done()
-        return header
+    async def _build(self, order: fx.BuildBlock) -> None:
+        block = await self._parts.production.build(order)
+        if block is None:
+            return
+        data = block.serialize()
+        self.post(
+            lambda: self._feed(
+                ev.BlockBuilt(
+                    now_ms=self._now(),
+                    height=order.height,
+                    round=order.round,
+                    block_hash=block.hash,
+                    data=data,
+                )
+            )
+        )
 
+    async def _judge(self, order: fx.CheckBlock) -> None:
+        if order.height != self._chain.tip_height + 1:
+            return
+        judgement = await self._parts.production.judge(order)
+        verdict, reason = judgement.verdict, judgement.reason
+        is_bad = verdict is not ev.Verdict.ACCEPTABLE
+        if is_bad and self._rounds.judged(order, verdict, reason) and verdict is ev.Verdict.INVALID:
+            count = self._parts.production.distrust(order.block_hash)
+            if count:
+                self.raise_alarm(f"an own proposal with {count} transactions is invalid: {reason}")
+        self.post(
+            lambda: self._feed(
+                ev.BlockChecked(
+                    now_ms=self._now(),
+                    height=order.height,
+                    round=order.round,
+                    block_hash=order.block_hash,
+                    verdict=verdict,
+                )
+            )
+        )
 
-def _certificate_in(record: object, request: GetCertificate) -> Certificate | None:
-    """The certificate of a journal record when it is the one asked for (C57)."""
-    match record:
-        case VoteRecord(_, certificate) if certificate is not None:
-            held = certificate
-        case BlockSigRecord(_, _, certificate):
-            held = certificate
-        case _:
-            return None
-    wanted = (VoteType(request.type), request.height, request.round, request.block_hash)
-    return held if (held.type, held.height, held.round, held.block_hash) == wanted else None
+    def _connect(self, block: Block) -> ev.Event:
+        try:
+            self._chain.connect(block)
+        except InvalidBlock as fault:
+            raise InvariantError(f"a decided block does not connect: {fault}") from fault
+        self._log.info(
+            "block_final",
+            height=block.header.height,
+            block_hash=block.hash[::-1].hex(),
+            transactions=len(block.transactions),
+            round=self.decided_round(block.header.height),
+        )
+        self._parts.on_final(block)
+        moved, self._tip_moved = self._tip_moved, asyncio.Event()
+        moved.set()
+        return self._height_started()
+
+    def _height_started(self) -> ev.HeightStarted:
+        parts = self._parts
+        height = self._chain.tip_height + 1
+        members, root = parts.production.member_set(), parts.production.params_root()
+        parts.verifier.begin_height(members, root)
+        parts.signer.begin_height(members, root)
+        parts.production.begin_height()
+        self._rounds.begin_height()
+        self._timers.drop_below(height)
+        if parts.journal.needs_rotation:
+            _, body = encode_record(self._driver.base_record())
+            parts.journal.rotate(body)
+            self._archive.drop_old(height)
+        work_due = parts.production.is_work_due()
+        self._work_announced = height if work_due else 0
+        if not self._is_height_news:
+            self._is_height_news = True
+            self.post(self._after_height)
+        return ev.HeightStarted(
+            now_ms=self._now(),
+            height=height,
+            tip_hash=self._chain.tip_hash,
+            members=members,
+            params_root=root,
+            work_due=work_due,
+        )
+
+    def _after_height(self) -> None:
+        """Replay what came early, go on with blocks that were synced."""
+        self._is_height_news = False
+        if self._incoming is not None:
+            self._incoming.begin_height()
+            self._incoming.replay_early()
+        self._finals.connect_held()
+
+    def _offer_work(self) -> None:
+        height = self._driver.height
+        if self._work_announced == height or self._chain.tip_height + 1 != height:
+            return
+        if self._parts.production.is_work_due():
+            self._work_announced = height
+            self._feed(ev.WorkAvailable(now_ms=self._now(), height=height))
+
+    def _learn_decision(self, certificate: Certificate) -> None:
+        if certificate.type is VoteType.PRECOMMIT:
+            self._decided_rounds[certificate.height] = certificate.round
+            while len(self._decided_rounds) > DECISIONS_KEPT_MAX:
+                self._decided_rounds.popitem(last=False)

@@ -1,22 +1,28 @@
 """Evidence against members: verified, written once, never changed.
 
 One JSON object a line (RFC 8785), appended and fsynced: genesis, parameter hash, the accused, and
-the two messages whole, so that a stranger can check the signatures.
+the two messages whole, so that a stranger can check the signatures. A disk that refuses costs the
+line, not the process: nothing that agreement relies on is in this file.
 
 Source: consensus:C58, consensus:C99, N26.
 """
 
+import contextlib
 import os
+from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 from federation.canonical import NotCanonical, canonical_json, strict_loads
 from federation.consensus.messages import Evidence
+from federation.files import FileLayer
 from federation.members import MemberSet
 
 EVIDENCE_MAX: Final = 1_000
-PER_MEMBER_MAX: Final = 10
-"""C99 allows ten a member and hour; a member that needs more in one run is known well enough."""
+PER_MEMBER_AND_HOUR_MAX: Final = 10
+HOUR_MS: Final = 3_600_000
+_NUMBERS: Final = ("member", "height", "class")
 
 
 class EvidenceStore:
@@ -26,31 +32,51 @@ class EvidenceStore:
         path: made on the first piece of evidence.
         genesis, parameter_hash: 32 bytes, of the chain and the federation file.
         members: names the accused keys.
+        now_ms: the monotonic clock.
+    Raises:
+        OSError: the file is there and cannot be read.
     """
 
     def __init__(
-        self, path: Path, *, genesis: bytes, parameter_hash: bytes, members: MemberSet
+        self,
+        path: Path,
+        *,
+        genesis: bytes,
+        parameter_hash: bytes,
+        members: MemberSet,
+        now_ms: Callable[[], int],
+        layer: FileLayer | None = None,
     ) -> None:
         self._path = path
         self._genesis = genesis
         self._parameter_hash = parameter_hash
         self._members = members
-        self._lines: list[dict[str, Any]] = _read(path)
+        self._now_ms = now_ms
+        self._layer = layer or FileLayer()
+        self._lines = _read(path)
+        self._keys = {_key_of(line) for line in self._lines}
+        self._added_ms: dict[int, deque[int]] = {}
 
     def is_known(self, member: int, height: int, evidence: Evidence) -> bool:
         """Whether this class of conflict is stored for the member and height."""
-        key = (member, height, int(evidence.kind))
-        return any((e["member"], e["height"], e["class"]) == key for e in self._lines)
+        return (member, height, int(evidence.kind)) in self._keys
+
+    def has_room(self, member: int) -> bool:
+        """Whether more evidence against a member is taken now (C99: the first is kept)."""
+        recent = self._added_ms.get(member, deque())
+        while recent and self._now_ms() - recent[0] >= HOUR_MS:
+            recent.popleft()
+        return len(self._lines) < EVIDENCE_MAX and len(recent) < PER_MEMBER_AND_HOUR_MAX
 
     def add(self, member: int, height: int, evidence: Evidence) -> bool:
-        """Store evidence the core found or verified; False when it is known or there is no room.
+        """Store evidence the core found or verified.
 
+        Returns:
+            False when it is known already or there is no room.
         Raises:
-            OSError: the disk refused.
+            OSError: the disk refused; it is kept and shown until the process ends.
         """
-        of_member = sum(1 for e in self._lines if e["member"] == member)
-        full = len(self._lines) >= EVIDENCE_MAX or of_member >= PER_MEMBER_MAX
-        if full or self.is_known(member, height, evidence):
+        if self.is_known(member, height, evidence) or not self.has_room(member):
             return False
         line = {
             "genesis": self._genesis.hex(),
@@ -62,29 +88,63 @@ class EvidenceStore:
             "first": evidence.first.hex(),
             "second": evidence.second.hex(),
         }
-        descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        try:
-            os.write(descriptor, canonical_json(line) + b"\n")
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
         self._lines.append(line)
+        self._keys.add(_key_of(line))
+        self._added_ms.setdefault(member, deque()).append(self._now_ms())
+        self._append(canonical_json(line) + b"\n")
         return True
 
     def all(self) -> list[dict[str, Any]]:
         """Every piece of evidence, oldest first, as JSON objects."""
         return list(self._lines)
 
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    def _append(self, data: bytes) -> None:
+        layer = self._layer
+        if not self._path.exists():
+            os.close(layer.create(self._path))
+            layer.sync_folder(self._path.parent)
+        descriptor = layer.open_append(self._path)
+        try:
+            size_bytes = os.fstat(descriptor).st_size
+            # What a crash tore keeps its own line and is skipped when read.
+            ends_open = size_bytes > 0 and not _ends_line(self._path, size_bytes)
+            data = b"\n" + data if ends_open else data
+            try:
+                if layer.write(descriptor, data) != len(data):
+                    raise OSError("short write")
+                layer.sync_data(descriptor)
+            except OSError:
+                with contextlib.suppress(OSError):
+                    layer.truncate(descriptor, size_bytes)
+                raise
+        finally:
+            os.close(descriptor)
+
+
+def _key_of(line: dict[str, Any]) -> tuple[int, int, int]:
+    return line["member"], line["height"], line["class"]
+
+
+def _ends_line(path: Path, size_bytes: int) -> bool:
+    with path.open("rb") as file:
+        file.seek(size_bytes - 1)
+        return file.read(1) == b"\n"
+
 
 def _read(path: Path) -> list[dict[str, Any]]:
     try:
-        text = path.read_text()
+        text = path.read_bytes().decode("utf-8", errors="replace")
     except FileNotFoundError:
         return []
     found = []
-    for line in text.splitlines():
+    for line in text.splitlines()[: 2 * EVIDENCE_MAX]:
         try:
-            found.append(strict_loads(line))
-        except NotCanonical:
+            plain = strict_loads(line)
+        except (NotCanonical, ValueError):
             continue  # torn by a crash in the middle of an append: evidence comes again
+        if isinstance(plain, dict) and all(isinstance(plain.get(name), int) for name in _NUMBERS):
+            found.append(plain)
     return found

@@ -87,6 +87,9 @@ def run(folder: Path, federation_path: Path, options: StartOptions, log: Log) ->
             asyncio.run(serve())
     except* EXPECTED as group:
         reasons = [f"{type(error).__name__}: {error}" for error in _leaves(group)]
+    except* Exception as group:
+        log.logger.error("member_crashed", alarm=True, exc_info=group)
+        raise
     if reasons:
         log.logger.error("member_stopped", alarm=True, reason="; ".join(reasons))
     else:

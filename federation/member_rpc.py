@@ -3,6 +3,7 @@
 Source: N2, N19, N22, N23, peg:11, peg:12.
 """
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from federation.member_folder import MemberConfig
 from federation.peers import PeerNetwork
 from federation.production import BlockProduction
 from peg.bitcoind import BitcoindError
+from peg.parent_view import ParentView
 from peg.service import PegService
 from peg.status import parse_outpoint
 from peg.watcher import ParentWatcher
@@ -25,6 +27,10 @@ from sidechain.errors import Invalid, Unavailable
 INVALID_PARAMETER = -8
 NOT_YET = -28
 BLOCKS_SHOWN_MAX = 1_000
+BLOCKS_PER_TURN = 20
+"""Blocks read before other work gets its turn."""
+WAIT_MAX_MS = 60_000
+HEIGHT_MAX = 2**32 - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +46,7 @@ class MemberMethods:
     production: BlockProduction
     peg: PegService
     watcher: ParentWatcher
+    parent: ParentView
     evidence: EvidenceStore
     now_ms: Callable[[], int]
     started_ms: int
@@ -50,6 +57,9 @@ class MemberMethods:
             (self.getfederationinfo, "State of the agreement, links and limits in force."),
             (self.getblocksigners, "Who proposed and who signed each block of a range."),
             (self.getevidence, "Evidence against members."),
+            (self.waitforblockheight, "Wait until the chain has a height, or for a time (ms)."),
+            (self.unhalt, "Leave HALTED; the block (hash) of this chain stands."),
+            (self.resumeat, "Vote from a height on, by this operator's word alone (C76)."),
             (
                 self.getpeginfo,
                 "The committed Bitcoin block, limits, whether deposits are open.",
@@ -90,8 +100,8 @@ class MemberMethods:
             "syncing": self.engine.is_behind,
             "parent": {
                 "healthy": self.watcher.is_healthy,
-                "height": self.peg.reports.info()["parent_height"]
-                if self.watcher.is_healthy
+                "height": self.parent.tip_height
+                if self.watcher.is_healthy and not self.parent.is_empty
                 else None,
                 "error": None if self.watcher.is_healthy else self.watcher.last_error,
             },
@@ -108,7 +118,7 @@ class MemberMethods:
             ],
             "parameter_mismatches": sorted(self.network.parameter_mismatches),
             "refused_connections": self.network.refused_connections,
-            "evidence": len(self.evidence.all()),
+            "evidence": len(self.evidence),
             "alarms": list(self.engine.alarms),
             "timeouts": {
                 "block_interval_ms": config.block_interval_ms,
@@ -122,37 +132,51 @@ class MemberMethods:
             "uptime_ms": self.now_ms() - self.started_ms,
         }
 
-    def getblocksigners(self, from_height: Any = None, count: Any = 20) -> list[dict[str, Any]]:
+    async def getblocksigners(
+        self, from_height: Any = None, count: Any = 20
+    ) -> list[dict[str, Any]]:
         """Signers by block, from a height on; without one, the newest blocks.
 
-        Which round decided is not in a block, so the proposer shown is that of round 0 unless the
-        own journal names another.
+        Which round decided is not in a block, so round and proposer are shown where this process
+        or its journal knows the decision, else as null.
         """
         count = _whole(count, "count", 1, BLOCKS_SHOWN_MAX)
         tip = self.chain.tip_height
         first = max(1, tip - count + 1) if from_height is None else from_height
-        first = _whole(first, "from_height", 1, 2**32)
-        members = self.federation.member_set()
+        first = _whole(first, "from_height", 1, HEIGHT_MAX)
         rows = []
         for height in range(first, min(first + count - 1, tip) + 1):
-            header = self.chain.header(height)
-            signers = [s.member for s in self.production.signatures_of(header)]
-            round_number = self.engine.decided_round(height)
-            rows.append(
-                {
-                    "height": height,
-                    "hash": header.hash[::-1].hex(),
-                    "time": header.time,
-                    "transactions": len(self.chain.block(height).transactions),
-                    "round": round_number,
-                    "proposer": None
-                    if round_number is None
-                    else members.proposer(height, round_number),
-                    "signers": signers,
-                    "missed": [m.index for m in members.members if m.index not in signers],
-                }
-            )
+            rows.append(self._signers_of(height))
+            if len(rows) % BLOCKS_PER_TURN == 0:
+                await asyncio.sleep(0)
         return rows
+
+    def _signers_of(self, height: int) -> dict[str, Any]:
+        members = self.federation.member_set()
+        block = self.chain.block(height)
+        signers = [s.member for s in self.production.signatures_of(block.header)]
+        round_number = self.engine.decided_round(height)
+        return {
+            "height": height,
+            "hash": block.hash[::-1].hex(),
+            "time": block.header.time,
+            "transactions": len(block.transactions),
+            "round": round_number,
+            "proposer": None if round_number is None else members.proposer(height, round_number),
+            "signers": signers,
+            "missed": [m.index for m in members.members if m.index not in signers],
+        }
+
+    async def waitforblockheight(self, height: Any, wait_ms: Any = WAIT_MAX_MS) -> dict[str, Any]:
+        """The tip, once it has a height or the time (milliseconds, 0: the longest) is over."""
+        wanted = _whole(height, "height", 0, HEIGHT_MAX)
+        patience_ms = _whole(wait_ms, "wait_ms", 0, 2**31) or WAIT_MAX_MS
+        try:
+            async with asyncio.timeout(min(patience_ms, WAIT_MAX_MS) / 1_000):
+                await self.engine.wait_for_height(wanted)
+        except TimeoutError:
+            pass
+        return {"hash": self.chain.tip_hash[::-1].hex(), "height": self.chain.tip_height}
 
     def getevidence(self) -> list[dict[str, Any]]:
         """All evidence, oldest first."""
@@ -202,6 +226,30 @@ class MemberMethods:
             raise RpcError(INVALID_PARAMETER, str(error)) from error
         self.engine.work_available()
         return {"approved": name}
+
+    async def unhalt(self, block_hash: Any) -> dict[str, Any]:
+        """Leave HALTED when k operators agree that a block of this chain stands (C60, N13)."""
+        kept = _bytes(block_hash, "block_hash")[::-1]
+        if self.chain.height_of(kept) is None:
+            raise RpcError(
+                INVALID_PARAMETER,
+                "this member's chain does not hold that block: to follow it, start with an empty "
+                "chain folder",
+            )
+        if not await self.engine.unhalt(kept):
+            raise RpcError(INVALID_PARAMETER, "this member is not halted")
+        return {"mode": self.driver.mode.name, "kept": kept[::-1].hex()}
+
+    async def resumeat(self, height: Any) -> dict[str, Any]:
+        """Vote from a height on without the roll-call's answers (C76).
+
+        Two blocks of one height become possible if this member voted there before it lost its
+        journal: only for a federation that cannot go on otherwise.
+        """
+        wanted = _whole(height, "height", 1, HEIGHT_MAX)
+        if not await self.engine.resume_at(wanted):
+            raise RpcError(INVALID_PARAMETER, "this member does not wait to be allowed to vote")
+        return {"mode": self.driver.mode.name, "vote_from": wanted}
 
     async def dryrunopen(self, outpoint: Any, signatures: Any = None) -> dict[str, Any]:
         """The trial spend of a FED output paid for it (P2, P39).

@@ -14,33 +14,34 @@ from typing import Any, Final
 
 from federation.config import (
     FederationFile,
-    InvalidConfig,
     MemberConfig,
     MemberFolder,
     take_birth_mark,
 )
 from federation.consensus.driver import Driver
-from federation.consensus.encoding import FRAME_LIMITS_BYTES, FrameKind, InvalidMessage
+from federation.consensus.encoding import FRAME_LIMITS_BYTES, FrameKind
 from federation.consensus.events import ConsensusTimes, StartMode
-from federation.consensus.records import (
-    BlockSigRecord,
-    InvalidJournal,
-    JournalImage,
-    JournalRecord,
-    Mode,
-    decode_record,
-    restore,
-)
-from federation.engine import Engine, EngineParts
+from federation.consensus.records import Mode
+from federation.engine import Engine
+from federation.engine_parts import EngineParts
 from federation.evidence_store import EvidenceStore
 from federation.frames import PROTOCOL_VERSION, Hello
 from federation.member_rpc import MemberMethods
 from federation.peers import EventLog, PeerIdentity, PeerMember, PeerNetwork
 from federation.production import BlockProduction
 from federation.relay import TransactionRelay
-from federation.signer import GuardStart, Signer, SignerFiles
+from federation.signer import Signer
+from federation.start import (
+    CannotStart,
+    OpenedJournal,
+    StartOptions,
+    open_journal,
+    open_peg_journal,
+    open_signer,
+    settle_mode,
+)
 from federation.verification import MessageVerifier
-from federation.wal import PEG_JOURNAL, BlockFiles, Journal, JournalCorrupt, Verdict, archive
+from federation.wal import BlockFiles, Journal
 from peg.bitcoind import BitcoindClient
 from peg.burn_relay import check_relayed_burns
 from peg.parent_view import ParentChange, ParentView
@@ -50,25 +51,15 @@ from sidechain.api.http import RpcServer
 from sidechain.api.registry import Registry
 from sidechain.api.rpc import register_chain_methods
 from sidechain.chain import Chain
-from sidechain.errors import PeerFault
+from sidechain.errors import Invalid, PeerFault
 from sidechain.primitives.block import Block
 from sidechain.primitives.transaction import Transaction
+
+__all__ = ["CannotStart", "Node", "StartOptions", "open_node"]
 
 BITCOIND_TIMEOUT_MS: Final = 10_000
 WATCH_POLL_MS: Final = 200
 PEG_FRAMES: Final = range(FrameKind.RECORD, FrameKind.REPORTSIG + 1)
-
-
-class CannotStart(Exception):
-    """The member must not or cannot start; the text says what a person can do."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StartOptions:
-    """What the operator said: `--init` (N5) and `--restored` (C70)."""
-
-    init: bool = False
-    restored: bool = False
 
 
 def monotonic_ms() -> int:
@@ -81,82 +72,38 @@ def unix_time_s() -> int:
     return int(time.time())
 
 
-@dataclass(frozen=True, slots=True)
-class OpenedJournal:
-    """The journal with what it says and how the core is to start."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeParts:
+    """What is open when a node is made; `open_node` closes it.
 
-    journal: Journal
-    image: JournalImage
-    records: tuple[JournalRecord, ...]
-    mode: StartMode
-
-
-def open_journal(
-    folder: MemberFolder, *, genesis: bytes, vote_key: bytes, options: StartOptions
-) -> OpenedJournal:
-    """Open the journal and decide how to start (C70, J6).
-
-    Raises:
-        CannotStart: no permission to be born, or a damaged journal without `--restored`.
-        JournalLocked, JournalFailed: as `Journal.open`.
+    Attributes:
+        start: how the core is to start, by journal, signer and chain together.
     """
-    if options.restored:
-        archive(folder.journal)
-    try:
-        journal = Journal.open(folder.journal, genesis=genesis, key=vote_key)
-    except JournalCorrupt as error:
-        raise CannotStart(
-            f"the journal is damaged: {error}; start once with --restored, and the member will "
-            "abstain until the others have shown it what it may have signed"
-        ) from error
-    try:
-        records = tuple(decode_record(r.kind, r.body) for r in journal.records)
-        image = restore(records)
-    except (InvalidMessage, InvalidJournal) as error:
-        journal.close()
-        raise CannotStart(f"the journal contradicts itself: {error}") from error
-    mode = StartMode.INTACT
-    if journal.verdict is Verdict.DOUBTFUL:
-        mode = StartMode.DOUBTFUL
-    elif journal.verdict is Verdict.EMPTY or not records:
-        mode = StartMode.AMNESIAC
-        if options.init and not options.restored:
-            try:
-                take_birth_mark(folder)
-            except InvalidConfig as error:
-                journal.close()
-                raise CannotStart(str(error)) from error
-            mode = StartMode.FRESH
-    return OpenedJournal(journal, image, records, mode)
+
+    folder: MemberFolder
+    config: MemberConfig
+    federation: FederationFile
+    chain: Chain
+    opened: OpenedJournal
+    start: StartMode
+    peg_journal: Journal
+    signer: Signer
+    log: EventLog
 
 
 class Node:
     """Everything one member consists of. Made by `open_node`."""
 
-    def __init__(
-        self,
-        *,
-        folder: MemberFolder,
-        config: MemberConfig,
-        federation: FederationFile,
-        chain: Chain,
-        opened: OpenedJournal,
-        peg_journal: Journal,
-        signer: Signer,
-        log: EventLog,
-    ) -> None:
-        self._folder = folder
-        self._config = config
-        self._federation = federation
-        self._chain = chain
-        self._opened = opened
-        self._signer = signer
-        self._log = log
+    def __init__(self, parts: NodeParts) -> None:
+        self._parts = parts
+        self._folder, self._config = parts.folder, parts.config
+        self._federation, self._chain = parts.federation, parts.chain
+        self._signer, self._log = parts.signer, parts.log
         self._group: asyncio.TaskGroup | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._stop = asyncio.Event()
-        self._members = federation.member_set()
-        self._entry = federation.members[config.index]
+        self._members = self._federation.member_set()
+        self._entry = self._federation.members[self._config.index]
         self._view = ParentView()
         self._client = self._bitcoind()
         self._watcher = ParentWatcher(
@@ -167,33 +114,28 @@ class Node:
             poll_ms=WATCH_POLL_MS,
         )
         self._network = self._make_network()
-        self._peg = self._make_peg(peg_journal)
-        self._production = BlockProduction(
-            chain=chain,
-            peg=self._peg,
-            members=self._members,
-            witness_script=federation.signblockscript,
-            first_epoch_blocks=chain.params.dynamic_epoch_length,
-            future_limit_s=config.future_limit_s,
-            wall_clock_s=unix_time_s,
-        )
+        self._peg = self._make_peg(parts.peg_journal)
+        self._production = self._make_production()
         self._evidence = EvidenceStore(
-            folder.path / "evidence.jsonl",
-            genesis=chain.params.genesis_hash,
-            parameter_hash=federation.parameter_hash(),
+            self._folder.path / "evidence.jsonl",
+            genesis=self._chain.params.genesis_hash,
+            parameter_hash=self._federation.parameter_hash(),
             members=self._members,
+            now_ms=monotonic_ms,
         )
         self._driver, block_files = self._make_driver()
         self._engine = Engine(self._engine_parts(block_files))
+        self._engine.learn(parts.opened.records)
         self._relay = TransactionRelay(
-            chain=chain,
+            chain=self._chain,
             network=self._network,
             facts_for=self._peg.parent_facts_for,
             on_new=self._engine.work_available,
             post=self._engine.post,
             spawn=self._spawn,
             unix_time_s=unix_time_s,
-            log=log,
+            now_ms=monotonic_ms,
+            log=self._log,
         )
         self._server = self._make_server()
 
@@ -207,24 +149,25 @@ class Node:
                 InvariantError.
         """
         self._stop = stop
-        self._peg.load(self._chain.block(h) for h in range(1, self._chain.tip_height + 1))
         try:
+            self._peg.load(self._chain.block(h) for h in range(1, self._chain.tip_height + 1))
             async with asyncio.TaskGroup() as group:
                 self._group = group
                 await self._network.run(group)
+                self._spawn(self._engine.run(self._parts.start, secrets.token_bytes(32)))
+                self._spawn(self._watcher.run())
+                self._spawn(self._peg.run())
+                await self._engine.until_started()
                 await self._server.start()
                 self._log.info(
                     "member_started",
                     index=self._config.index,
                     height=self._chain.tip_height,
-                    start=self._opened.mode.value,
+                    start=self._parts.start.value,
                     port=self._network.port,
                     rpc_port=self._server.port,
                     parameter_hash=self._federation.parameter_hash().hex(),
                 )
-                self._spawn(self._engine.run(self._opened.mode, secrets.token_bytes(32)))
-                self._spawn(self._watcher.run())
-                self._spawn(self._peg.run())
                 await stop.wait()
                 self._log.info("member_stopping")
                 await self._server.stop()
@@ -247,22 +190,15 @@ class Node:
 
     # -- what the parts tell
 
-    def _on_frame(self, member: int, kind: int, body: bytes) -> None:
-        self._engine.on_frame(member, kind, body)
-
     def _on_other_frame(self, member: int, kind: int, body: bytes) -> None:
         if kind in (FrameKind.TXINV, FrameKind.TXGET, FrameKind.TX):
             self._relay.on_frame(member, kind, body)
         elif kind in PEG_FRAMES:
             try:
                 self._peg.on_frame(kind, member, body)
-            except PeerFault as fault:
+            except (PeerFault, Invalid) as fault:
                 self._log.warning("peer_fault", member=member, reason=str(fault))
                 self._network.charge_signatures(member, failed=1)
-
-    def _on_link(self, member: int, connected: bool) -> None:
-        self._engine.on_link(member, connected)
-        self._engine.post(lambda: self._relay.on_link(member, connected))
 
     def _on_final(self, block: Block) -> None:
         self._peg.on_final_block(block)
@@ -326,8 +262,9 @@ class Node:
             ],
             hello=self._hello,
             limits=FRAME_LIMITS_BYTES,
-            on_frame=self._on_frame,
-            on_link=self._on_link,
+            on_frame=lambda member, kind, body: self._engine.on_frame(member, kind, body),
+            on_link=lambda member, connected: self._engine.on_link(member, connected),
+            wait_for_room=lambda member: self._engine.wait_for_room(member),
             log=self._log,
         )
 
@@ -369,13 +306,20 @@ class Node:
         )
         return PegService(setup, ports)
 
+    def _make_production(self) -> BlockProduction:
+        return BlockProduction(
+            chain=self._chain,
+            peg=self._peg,
+            members=self._members,
+            witness_script=self._federation.signblockscript,
+            first_epoch_blocks=self._chain.params.dynamic_epoch_length,
+            future_limit_s=self._config.future_limit_s,
+            wall_clock_s=unix_time_s,
+        )
+
     def _make_driver(self) -> tuple[Driver, BlockFiles]:
         block_files = BlockFiles(self._folder.journal)
-        stored: dict[bytes, bytes] = {}
-        for block_hash in sorted(block_files.hashes):
-            data = block_files.load(block_hash)
-            if data is not None and Block.decode(data, self._chain.params).hash == block_hash:
-                stored[block_hash] = data
+        stored = stored_blocks(block_files, self._production)
         config = self._config
         driver = Driver(
             vote_key=self._entry.block_key[1:],
@@ -387,17 +331,17 @@ class Node:
                 timeout_cap_ms=config.timeout_cap_ms,
                 gossip_interval_ms=config.gossip_interval_ms,
             ),
-            image=self._opened.image,
+            image=self._parts.opened.image,
             blocks=stored,
         )
         return driver, block_files
 
     def _engine_parts(self, block_files: BlockFiles) -> EngineParts:
         return EngineParts(
-            me=self._config.index,
+            vote_keys=tuple(entry.block_key[1:] for entry in self._federation.members),
             chain=self._chain,
             driver=self._driver,
-            journal=self._opened.journal,
+            journal=self._parts.opened.journal,
             block_files=block_files,
             signer=self._signer,
             network=self._network,
@@ -406,9 +350,12 @@ class Node:
             evidence=self._evidence,
             log=self._log,
             now_ms=monotonic_ms,
+            unix_time_s=unix_time_s,
             spawn=self._spawn,
             on_final=self._on_final,
             on_mode=self._on_mode,
+            on_link=lambda member, connected: self._relay.on_link(member, connected),
+            on_tick=lambda: self._relay.tick(),
             other_frames=self._on_other_frame,
         )
 
@@ -423,9 +370,6 @@ class Node:
             stop=lambda: self._stop.set(),
             connections=lambda: len(self._network.connected),
         )
-        for record in self._opened.records:
-            if isinstance(record, BlockSigRecord):
-                self._engine.learn_decision(record.certificate)
         MemberMethods(
             federation=self._federation,
             config=self._config,
@@ -436,6 +380,7 @@ class Node:
             production=self._production,
             peg=self._peg,
             watcher=self._watcher,
+            parent=self._view,
             evidence=self._evidence,
             now_ms=monotonic_ms,
             started_ms=monotonic_ms(),
@@ -452,6 +397,24 @@ class Node:
 
     async def _facts_for(self, tx: Transaction) -> Any:
         return await self._peg.parent_facts_for(tx)
+
+
+def stored_blocks(files: BlockFiles, production: BlockProduction) -> dict[bytes, bytes]:
+    """Proposals on disk by hash (J8); one that is damaged is deleted, and fetched again if needed.
+
+    Raises:
+        JournalFailed: the disk refuses to delete.
+    """
+    sound: dict[bytes, bytes] = {}
+    for block_hash in sorted(files.hashes):
+        data = files.load(block_hash)
+        try:
+            production.decode_proposal(data or b"", block_hash)
+        except Invalid:
+            continue
+        sound[block_hash] = data or b""
+    files.keep_only(sound)
+    return sound
 
 
 @contextlib.contextmanager
@@ -476,14 +439,19 @@ def open_node(
         log.warning("no_byzantine_safety", alarm=True, reason="one lying member can fork the chain")
     params = federation.chain_params()
     entry = federation.members[config.index]
+    genesis, vote_key = params.genesis_hash, entry.block_key[1:]
     with contextlib.ExitStack() as stack:
-        opened = open_journal(
-            folder, genesis=params.genesis_hash, vote_key=entry.block_key[1:], options=options
-        )
+        opened = open_journal(folder, genesis=genesis, vote_key=vote_key, options=options)
         stack.callback(opened.journal.close)
-        signer, opened = _open_signer(folder, federation, config.index, opened, options)
+        signer = open_signer(
+            folder,
+            genesis=genesis,
+            block_key=entry.block_key,
+            peg_key=entry.peg_key,
+            mode=opened.mode,
+        )
         stack.callback(signer.close)
-        peg_journal = _open_peg_journal(folder, params.genesis_hash, entry.block_key[1:], log)
+        peg_journal = open_peg_journal(folder, genesis=genesis, vote_key=vote_key, log=log)
         stack.callback(peg_journal.close)
         peg, programs = federation.peg, (federation.fed_script().program,)
 
@@ -492,47 +460,20 @@ def open_node(
 
         chain = Chain.open(folder.chain, params, relay_check=check_relay)
         stack.callback(chain.close)
-        yield Node(
-            folder=folder,
-            config=config,
-            federation=federation,
-            chain=chain,
-            opened=opened,
-            peg_journal=peg_journal,
-            signer=signer,
-            log=log,
+        start = settle_mode(opened, signer, chain.tip_height)
+        node = Node(
+            NodeParts(
+                folder=folder,
+                config=config,
+                federation=federation,
+                chain=chain,
+                opened=opened,
+                start=start,
+                peg_journal=peg_journal,
+                signer=signer,
+                log=log,
+            )
         )
-
-
-def _open_signer(
-    folder: MemberFolder,
-    federation: FederationFile,
-    index: int,
-    opened: OpenedJournal,
-    options: StartOptions,
-) -> tuple[Signer, OpenedJournal]:
-    """The signer; a guard that knows more than the journal makes the member Amnesiac (R6)."""
-    starts = {StartMode.FRESH: GuardStart.FRESH, StartMode.AMNESIAC: GuardStart.RESTORED}
-    start = starts.get(opened.mode, GuardStart.INTACT)
-    entry = federation.members[index]
-    signer = Signer.open(
-        SignerFiles(block_key=folder.block_key, peg_key=folder.peg_key, guard=folder.guard),
-        genesis=federation.chain_params().genesis_hash,
-        start=start,
-        block_key=entry.block_key,
-        peg_key=entry.peg_key,
-    )
-    image = opened.image
-    if start is GuardStart.INTACT and signer.is_ahead_of(image.position, image.block_signature[0]):
-        opened = OpenedJournal(opened.journal, image, opened.records, StartMode.AMNESIAC)
-    return signer, opened
-
-
-def _open_peg_journal(folder: MemberFolder, genesis: bytes, key: bytes, log: EventLog) -> Journal:
-    """The peg journal; its loss or damage is an alarm and no more (N24)."""
-    try:
-        return Journal.open(folder.peg_journal, genesis=genesis, key=key, form=PEG_JOURNAL)
-    except JournalCorrupt as error:
-        log.error("peg_journal_damaged", alarm=True, reason=str(error))
-        archive(folder.peg_journal, PEG_JOURNAL)
-        return Journal.open(folder.peg_journal, genesis=genesis, key=key, form=PEG_JOURNAL)
+        if start is StartMode.FRESH:
+            take_birth_mark(folder)  # the last thing that can fail before BIRTH is written
+        yield node

@@ -76,3 +76,25 @@ class Ban:
     def remaining_ms(self, now_ms: int) -> int:
         """Milliseconds until the peer may come back, 0 when it may now."""
         return 0 if self._until_ms is None else max(0, self._until_ms - now_ms)
+
+
+class RequestBudget:
+    """Token bucket of requests of one kind from one peer; what exceeds it is not answered."""
+
+    __slots__ = ("_burst", "_milli_tokens", "_now_ms", "_per_s")
+
+    def __init__(self, *, per_s: int, burst: int) -> None:
+        self._per_s, self._burst = per_s, burst
+        self._milli_tokens = burst * 1000
+        self._now_ms: int | None = None
+
+    def take(self, now_ms: int) -> bool:
+        """Whether one more request may be answered now; it then counts."""
+        passed_ms = 0 if self._now_ms is None else max(0, now_ms - self._now_ms)
+        self._now_ms = now_ms
+        grown = self._milli_tokens + passed_ms * self._per_s
+        self._milli_tokens = min(grown, self._burst * 1000)
+        if self._milli_tokens < 1000:
+            return False
+        self._milli_tokens -= 1000
+        return True

@@ -3,26 +3,32 @@
 Source: N15 (kinds 15 to 17), consensus:C95, peg.md 3.2 (depth is asked of the own bitcoind).
 """
 
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any
+from collections.abc import Awaitable, Callable, Collection, Coroutine
+from typing import Any, Final
 
 from federation.consensus.encoding import FrameKind
-from federation.peers import EventLog, PeerNetwork
-from federation.tx_gossip import (
-    InvalidInventory,
-    TransactionGossip,
-    TxFrame,
-    decode_inventory,
-)
+from federation.engine_parts import MemberNetwork
+from federation.peers import EventLog
+from federation.rate_limits import RequestBudget
+from federation.tx_gossip import InvalidInventory, TransactionGossip, TxFrame, decode_inventory
 from sidechain.chain import Chain
 from sidechain.errors import InvalidEncoding, InvalidTransaction, Stalled, Unavailable
 from sidechain.primitives.block import Block
 from sidechain.primitives.transaction import Transaction
 from sidechain.validation.pegins import ParentFacts
+from sidechain.validation.tx_check import check_transaction
 
-MISSING_INPUTS = "bad-txns-inputs-missingorspent"
-CLAIMS_JUDGED_MAX = 50
+MISSING_INPUTS: Final = "bad-txns-inputs-missingorspent"
+ALWAYS_WRONG: Final = "mandatory-script-verify-flag-failed"
+"""No correct member of this version ever held a transaction that was refused for this,"""
+UNSUPPORTED: Final = "unsupported"
+"""but a later version may know scripts that this one does not."""
+CLAIMS_JUDGED_MAX: Final = 50
 """Peg-in claims from peers judged at the same time; more are dropped and come again."""
+UNASKED_CHECKS: Final = 10
+"""Signature checks that a transaction nobody asked for is charged as."""
+FRAME_ROOM_BYTES: Final = 1_000_000
+"""Room that transactions leave in a peer's send queue for what agreement has to say."""
 
 
 class TransactionRelay:
@@ -32,18 +38,20 @@ class TransactionRelay:
         facts_for: what a peg-in needs to know of Bitcoin.
         on_new: called after the mempool has grown.
         post: runs a callable in the engine's task.
+        now_ms: the monotonic clock.
     """
 
     def __init__(
         self,
         *,
         chain: Chain,
-        network: PeerNetwork,
+        network: MemberNetwork,
         facts_for: Callable[[Transaction], Awaitable[ParentFacts | None]],
         on_new: Callable[[], None],
         post: Callable[[Callable[[], None]], None],
         spawn: Callable[[Coroutine[Any, Any, None]], object],
         unix_time_s: Callable[[], int],
+        now_ms: Callable[[], int],
         log: EventLog,
     ) -> None:
         self._chain = chain
@@ -53,35 +61,42 @@ class TransactionRelay:
         self._post = post
         self._spawn = spawn
         self._unix_time_s = unix_time_s
+        self._now_ms = now_ms
         self._log = log
+        self._log_budget = RequestBudget(per_s=5, burst=50)
         self._gossip = TransactionGossip()
         self._judging = 0
 
     def on_link(self, member: int, connected: bool) -> None:
         """A link came up or went down."""
         if connected:
+            self._forget_gone()
             self._send(self._gossip.peer_connected(member))
         else:
-            self._gossip.peer_disconnected(member)
+            self._send(self._gossip.peer_disconnected(member, self._now_ms()))
 
     def on_frame(self, member: int, kind: int, body: bytes) -> None:
         """A frame of kind 15, 16 or 17."""
         try:
             match kind:
                 case FrameKind.TXINV:
-                    self._send(self._gossip.on_inventory(member, decode_inventory(body)))
+                    wtxids = decode_inventory(body)
+                    self._send(self._gossip.on_inventory(member, wtxids, self._now_ms()))
                 case FrameKind.TXGET:
-                    self._send(self._gossip.on_request(member, decode_inventory(body)))
+                    self._hand_over(member, decode_inventory(body))
                 case _:
                     self._on_transaction(member, body)
         except (InvalidInventory, InvalidEncoding) as error:
-            self._log.warning("peer_fault", member=member, reason=str(error))
-            self._network.charge_signatures(member, failed=1)
+            self._blame(member, str(error))
 
     def on_final(self, block: Block) -> None:
         """A block is final: what it holds is announced no more, what waited for it is tried."""
-        self._gossip.left_mempool(tx.wtxid for tx in block.transactions)
-        self._retry_waiting()
+        self._gossip.chain_moved(tx.wtxid for tx in block.transactions)
+        self._retry_waiting({tx.txid for tx in block.transactions})
+
+    def tick(self) -> None:
+        """Ask others for what a peer announced and kept; call it every second."""
+        self._send(self._gossip.retry(self._now_ms()))
 
     def drop(self, is_stale: Callable[[Transaction], bool]) -> None:
         """Let go of transactions that no block can hold now, and of what depends on them.
@@ -92,8 +107,9 @@ class TransactionRelay:
         for tx in self._chain.mempool.transactions():
             if is_stale(tx):
                 removed = self._chain.mempool.remove(tx.txid)
-                self._gossip.left_mempool(each.wtxid for each in removed)
                 self._log.info("claim_dropped", txid=tx.txid[::-1].hex(), removed=len(removed))
+        self._forget_gone()
+        self._gossip.chain_moved(())
 
     async def accepted(self, tx: Transaction) -> None:
         """The RPC put a transaction into the mempool, or was given it again."""
@@ -101,14 +117,30 @@ class TransactionRelay:
 
     # -- inside
 
+    def _hand_over(self, member: int, wtxids: list[bytes]) -> None:
+        for txid in self._gossip.on_request(member, wtxids):
+            entry = self._chain.mempool.get(txid)
+            if entry is None:
+                continue
+            data = entry.tx.serialize()
+            if self._network.room_bytes(member) < len(data) + FRAME_ROOM_BYTES:
+                return  # it asks another member, or again when it connects again
+            self._network.send(member, FrameKind.TX, data)
+
     def _on_transaction(self, member: int, body: bytes) -> None:
         tx = Transaction.decode(body)
+        if not self._gossip.on_transaction(member, tx.wtxid):
+            self._network.charge_signatures(member, checked=UNASKED_CHECKS)
+            return
         known = self._chain.mempool.get(tx.txid)
         is_claim = any(txin.is_pegin for txin in tx.inputs)
-        if not self._gossip.on_transaction(member, tx.wtxid):
-            return
         if known is not None and (known.tx.wtxid == tx.wtxid or not is_claim):
             return  # a claim with another proof is judged: the old one may be about to go
+        try:
+            check_transaction(tx)
+        except InvalidTransaction as error:
+            self._blame(member, str(error))
+            return
         if not is_claim:
             self._submit(member, tx, None)
         elif self._judging < CLAIMS_JUDGED_MAX:
@@ -126,28 +158,59 @@ class TransactionRelay:
             self._judging -= 1
 
     def _submit(self, member: int, tx: Transaction, facts: ParentFacts | None) -> None:
+        """Try a transaction, then those that waited for it, and so on."""
+        waiting: list[tuple[int, Transaction]] = [(member, tx)]
+        while waiting:
+            sender, candidate = waiting.pop()
+            if self._try(sender, candidate, facts if candidate is tx else None):
+                self._announce(candidate)
+                waiting += self._take_waiting({candidate.txid})
+
+    def _try(self, member: int, tx: Transaction, facts: ParentFacts | None) -> bool:
         try:
             self._chain.submit_tx(tx, facts, self._unix_time_s())
         except InvalidTransaction as error:
-            if error.reason == MISSING_INPUTS:
-                self._gossip.wait_for_inputs(member, tx.wtxid, tx.serialize())
-            else:
-                self._log.info("tx_refused", txid=tx.txid[::-1].hex(), reason=str(error))
+            self._refuse(member, tx, error)
+            return False
         except Stalled:
-            return  # it may be deep enough here later; its wallet sends it again
-        else:
-            self._announce(tx)
-            self._retry_waiting()
+            return False  # it may be deep enough here later; its wallet sends it again
+        return True
 
-    def _retry_waiting(self) -> None:
-        for member, data in self._gossip.take_waiting():
-            tx = Transaction.decode(data)
-            if not any(txin.is_pegin for txin in tx.inputs):
-                self._submit(member, tx, None)
+    def _refuse(self, member: int, tx: Transaction, error: InvalidTransaction) -> None:
+        if error.reason == MISSING_INPUTS:
+            parents = {txin.prevout.txid for txin in tx.inputs}
+            self._gossip.wait_for_inputs(member, tx.wtxid, tx.serialize(), parents)
+            return
+        self._gossip.refused(tx.wtxid)
+        if error.reason.startswith(ALWAYS_WRONG) and UNSUPPORTED not in error.reason:
+            self._blame(member, str(error))
+        elif self._log_budget.take(self._now_ms()):
+            self._log.info("tx_refused", txid=tx.txid[::-1].hex(), reason=str(error))
+
+    def _retry_waiting(self, txids: Collection[bytes]) -> None:
+        for member, tx in self._take_waiting(txids):
+            self._submit(member, tx, None)
+
+    def _take_waiting(self, txids: Collection[bytes]) -> list[tuple[int, Transaction]]:
+        found = [(m, Transaction.decode(data)) for m, data in self._gossip.take_waiting(txids)]
+        # A claim needs facts of its own; its wallet sends it again.
+        return [(m, tx) for m, tx in found if not any(txin.is_pegin for txin in tx.inputs)]
 
     def _announce(self, tx: Transaction) -> None:
-        self._send(self._gossip.accepted(tx.wtxid, tx.serialize()))
+        self._send(self._gossip.accepted(tx.wtxid, tx.txid))
         self._on_new()
+
+    def _forget_gone(self) -> None:
+        """Announce no more what the mempool replaced, evicted or let expire."""
+        self._gossip.keep_only(self._is_held)
+
+    def _is_held(self, wtxid: bytes, txid: bytes) -> bool:
+        entry = self._chain.mempool.get(txid)
+        return entry is not None and entry.tx.wtxid == wtxid
+
+    def _blame(self, member: int, reason: str) -> None:
+        self._log.warning("peer_fault", member=member, reason=reason)
+        self._network.charge_signatures(member, failed=1)
 
     def _send(self, frames: list[TxFrame]) -> None:
         for frame in frames:

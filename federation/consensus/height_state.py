@@ -338,6 +338,10 @@ class HeightState:
             self.blocks.stop_missing(block_hash)
             self._want(block_hash, None)
 
+    def needs(self, block_hash: bytes) -> bool:
+        """Whether the rules may ask for the bytes of this block; others need not be taken in."""
+        return block_hash in self._needed_hashes()
+
     def _needed_hashes(self) -> list[bytes]:
         """Blocks that the rules may still ask for, the deciding ones first (C94)."""
         hashes = [self.decided_hash, self.locked_hash, self.valid_hash]

@@ -8,6 +8,7 @@ import pytest
 
 from federation.consensus.encoding import FrameKind
 from federation.relay import TransactionRelay
+from federation.tx_gossip import encode_inventory
 from sidechain.errors import InvalidTransaction
 from sidechain.mempool.pool import Entry, Mempool
 from sidechain.primitives.transaction import OutPoint, Transaction, TxIn
@@ -40,7 +41,10 @@ class FakeNetwork:
     def send(self, member: int, kind: FrameKind, body: bytes) -> None:
         self.sent.append((member, kind, body))
 
-    def charge_signatures(self, member: int, failed: int) -> None:
+    def room_bytes(self, member: int) -> int:
+        return 8_000_000
+
+    def charge_signatures(self, member: int, *, checked: int = 0, failed: int = 0) -> None:
         raise AssertionError("nobody is to blame")
 
 
@@ -62,13 +66,19 @@ class Relayed:
             post=self.posted.append,
             spawn=self.work.append,
             unix_time_s=lambda: 1_700_000_000,
+            now_ms=lambda: 0,
             log=TestLog(),
         )
 
     async def receive(self, tx: Transaction) -> None:
         """A peer hands a transaction over."""
-        self.relay.on_frame(1, FrameKind.TX, tx.serialize())
+        self.hand_over(1, tx)
         await self.finish()
+
+    def hand_over(self, member: int, tx: Transaction) -> None:
+        """A peer announces a transaction, is asked for it, and sends it."""
+        self.relay.on_frame(member, FrameKind.TXINV, encode_inventory([tx.wtxid]))
+        self.relay.on_frame(member, FrameKind.TX, tx.serialize())
 
     async def finish(self) -> None:
         for coroutine in self.work:
@@ -137,7 +147,7 @@ async def test_new_proof_that_comes_before_the_news_of_the_reorganisation_is_tak
     """It is judged aside, and the old claim goes while the own node is asked."""
     old, new, branch = await moved_deposit(relayed.world)
     await relayed.receive(old)
-    relayed.relay.on_frame(1, FrameKind.TX, new.serialize())
+    relayed.hand_over(1, new)
     relayed.world.bitcoin.activate(branch)
     relayed.posted.append(relayed.drop)
     await relayed.finish()
@@ -156,5 +166,6 @@ async def test_claims_stay_while_the_own_node_does_not_answer(relayed: Relayed) 
 async def test_same_claim_again_is_not_judged_again(relayed: Relayed) -> None:
     old, _, _ = await moved_deposit(relayed.world)
     await relayed.receive(old)
-    relayed.relay.on_frame(2, FrameKind.TX, old.serialize())
+    relayed.relay.on_frame(2, FrameKind.TXINV, encode_inventory([old.wtxid]))
+    assert relayed.network.sent == [(1, FrameKind.TXGET, encode_inventory([old.wtxid]))]
     assert relayed.work == []

@@ -4,8 +4,10 @@ import pytest
 
 from federation.consensus.encoding import FrameKind
 from federation.tx_gossip import (
+    ASK_PATIENCE_MS,
     ASKED_PER_PEER_MAX,
-    HELD_MAX,
+    WAITING_MAX,
+    WAITING_MAX_BYTES,
     InvalidInventory,
     TransactionGossip,
     decode_inventory,
@@ -29,46 +31,101 @@ def test_accepted_when_peers_lack_it_then_announced_once_each() -> None:
     gossip.peer_connected(1)
     gossip.peer_connected(2)
     assert not gossip.on_request(1, [_id(7)])
-    gossip.on_inventory(2, [_id(7)])
-    frames = gossip.accepted(_id(7), b"tx")
+    gossip.on_inventory(2, [_id(7)], 0)
+    frames = gossip.accepted(_id(7), b"txid")
     assert [(f.member, f.kind) for f in frames] == [(1, FrameKind.TXINV)]
-    assert gossip.accepted(_id(7), b"tx") == []
-    assert [f.body for f in gossip.on_request(1, [_id(7)])] == [b"tx"]
+    assert gossip.accepted(_id(7), b"txid") == []
+    assert gossip.on_request(1, [_id(7), _id(8)]) == [b"txid"]
 
 
-def test_inventory_when_asked_already_then_not_asked_again_until_that_peer_is_gone() -> None:
+def test_inventory_when_asked_already_then_another_is_asked_only_when_the_first_is_gone() -> None:
     gossip = TransactionGossip()
     gossip.peer_connected(1)
     gossip.peer_connected(2)
-    assert [f.member for f in gossip.on_inventory(1, [_id(5)])] == [1]
-    assert gossip.on_inventory(2, [_id(5)]) == []
-    gossip.peer_disconnected(1)
-    assert [f.member for f in gossip.on_inventory(2, [_id(5)])] == [2]
+    assert [f.member for f in gossip.on_inventory(1, [_id(5)], 0)] == [1]
+    assert gossip.on_inventory(2, [_id(5)], 0) == []
+    assert [f.member for f in gossip.peer_disconnected(1, 10)] == [2]
+    assert gossip.on_transaction(2, _id(5))
+    assert gossip.peer_disconnected(2, 20) == []
+
+
+def test_inventory_when_not_handed_over_in_time_then_the_others_are_asked_in_turn() -> None:
+    gossip = TransactionGossip()
+    for member in (1, 2, 3):
+        gossip.peer_connected(member)
+        gossip.on_inventory(member, [_id(5)], 0)
+    assert gossip.retry(ASK_PATIENCE_MS - 1) == []
+    now_ms = 0
+    for expected in (2, 3, 1):
+        now_ms += ASK_PATIENCE_MS
+        assert [f.member for f in gossip.retry(now_ms)] == [expected]
+    gossip.peer_disconnected(1, now_ms)
+    gossip.peer_disconnected(2, now_ms)
+    assert gossip.retry(now_ms + 2 * ASK_PATIENCE_MS) == []
+
+
+def test_transaction_when_it_was_not_asked_of_that_peer_then_not_taken() -> None:
+    gossip = TransactionGossip()
+    assert not gossip.on_transaction(1, _id(5))
+    gossip.on_inventory(1, [_id(5)], 0)
+    assert not gossip.on_transaction(2, _id(5))
+    assert gossip.on_transaction(1, _id(5))
+    assert not gossip.on_transaction(1, _id(5))
+
+
+def test_transaction_when_refused_then_not_asked_for_until_the_chain_moves() -> None:
+    gossip = TransactionGossip()
+    gossip.refused(_id(5))
+    assert gossip.on_inventory(1, [_id(5)], 0) == []
+    gossip.chain_moved([])
+    assert gossip.on_inventory(1, [_id(5)], 0) != []
 
 
 def test_new_peer_when_much_is_held_then_announced_in_frames_of_64() -> None:
     gossip = TransactionGossip()
     for number in range(130):
-        gossip.accepted(_id(number), b"tx")
+        gossip.accepted(_id(number), b"txid")
     frames = gossip.peer_connected(3)
     assert [f.body[0] for f in frames] == [64, 64, 2]
+
+
+def test_new_peer_when_the_mempool_let_go_then_only_what_is_left_is_announced() -> None:
+    gossip = TransactionGossip()
+    for number in range(4):
+        gossip.accepted(_id(number), _id(100 + number))
+    gossip.keep_only(lambda wtxid, txid: txid != _id(101) and wtxid != _id(2))
+    gossip.chain_moved([_id(3)])
+    (frame,) = gossip.peer_connected(1)
+    assert decode_inventory(frame.body) == [_id(0)]
 
 
 def test_limits_when_a_peer_announces_without_end_then_requests_stop() -> None:
     gossip = TransactionGossip()
     asked = 0
     for start in range(0, 2 * ASKED_PER_PEER_MAX, 50):
-        for frame in gossip.on_inventory(1, [_id(start + i) for i in range(50)]):
+        for frame in gossip.on_inventory(1, [_id(start + i) for i in range(50)], 0):
             asked += frame.body[0]
     assert asked == ASKED_PER_PEER_MAX
-    for number in range(HELD_MAX + 10):
-        gossip.accepted(_id(number), b"t")
-    assert not gossip.on_request(1, [_id(0)])
+    assert gossip.on_inventory(2, [_id(2 * ASKED_PER_PEER_MAX)], 0) != []
 
 
-def test_waiting_when_inputs_are_unknown_then_given_back_once() -> None:
+def test_waiting_when_a_parent_arrives_then_given_back_once() -> None:
     gossip = TransactionGossip()
-    gossip.wait_for_inputs(1, _id(9), b"child")
-    assert gossip.on_inventory(2, [_id(9)]) == []
-    assert gossip.take_waiting() == [(1, b"child")]
-    assert gossip.take_waiting() == []
+    gossip.wait_for_inputs(1, _id(9), b"child", [_id(1), _id(2)])
+    assert gossip.on_inventory(2, [_id(9)], 0) == []
+    assert gossip.take_waiting({_id(3)}) == []
+    assert gossip.take_waiting({_id(2), _id(3)}) == [(1, b"child")]
+    assert gossip.take_waiting({_id(2)}) == []
+
+
+def test_waiting_when_there_is_too_much_then_the_oldest_go() -> None:
+    gossip = TransactionGossip()
+    for number in range(WAITING_MAX + 5):
+        gossip.wait_for_inputs(1, _id(number), b"child", [_id(1_000 + number)])
+    assert gossip.take_waiting({_id(1_004)}) == []
+    assert gossip.take_waiting({_id(1_005)}) != []
+    size = WAITING_MAX_BYTES // 2 - 1
+    for number in range(3):
+        gossip.wait_for_inputs(1, _id(number), bytes(size), [_id(2_000 + number)])
+    assert gossip.take_waiting({_id(2_000)}) == []
+    assert len(gossip.take_waiting({_id(2_001), _id(2_002)})) == 2

@@ -1,0 +1,149 @@
+"""How a member starts: journals and signer opened, and what they say about its past.
+
+Source: consensus:C40, consensus:C43, consensus:C70, consensus:J6, consensus:R6, N5, N24.
+"""
+
+from dataclasses import dataclass
+
+from federation.consensus.encoding import InvalidMessage
+from federation.consensus.events import StartMode
+from federation.consensus.records import (
+    InvalidJournal,
+    JournalImage,
+    JournalRecord,
+    decode_record,
+    restore,
+)
+from federation.member_folder import MemberFolder
+from federation.peers import EventLog
+from federation.signer import GuardStart, Signer, SignerFiles
+from federation.wal import PEG_JOURNAL, Journal, JournalCorrupt, Verdict, archive
+
+
+class CannotStart(Exception):
+    """The member must not or cannot start; the text says what a person can do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartOptions:
+    """What the operator said: `--init` (N5) and `--restored` (C70)."""
+
+    init: bool = False
+    restored: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedJournal:
+    """The journal, what its newest file says, and how the core is to start by it alone."""
+
+    journal: Journal
+    image: JournalImage
+    records: tuple[JournalRecord, ...]
+    mode: StartMode
+
+
+def open_journal(
+    folder: MemberFolder, *, genesis: bytes, vote_key: bytes, options: StartOptions
+) -> OpenedJournal:
+    """Open the journal and see how to start by it (C70, J6).
+
+    FRESH only says that the member may be born: whoever starts it takes the birth mark as the last
+    thing before (N5).
+
+    Raises:
+        CannotStart: no permission to be born, or a damaged journal without `--restored`.
+        JournalLocked, JournalFailed: as `Journal.open`.
+    """
+    if options.restored:
+        archive(folder.journal)
+    try:
+        journal = Journal.open(folder.journal, genesis=genesis, key=vote_key)
+    except JournalCorrupt as error:
+        raise CannotStart(
+            f"the journal is damaged: {error}; start once with --restored, and the member will "
+            "abstain until the others have shown it what it may have signed"
+        ) from error
+    try:
+        records = tuple(decode_record(r.kind, r.body) for r in journal.records)
+        image = restore(records)
+        mode = _mode_by_journal(folder, journal.verdict, bool(records), options)
+    except (InvalidMessage, InvalidJournal) as error:
+        journal.close()
+        raise CannotStart(
+            f"the journal contradicts itself: {error}; start once with --restored"
+        ) from error
+    except CannotStart:
+        journal.close()
+        raise
+    return OpenedJournal(journal, image, records, mode)
+
+
+def _mode_by_journal(
+    folder: MemberFolder, verdict: Verdict, has_records: bool, options: StartOptions
+) -> StartMode:
+    if verdict is Verdict.DOUBTFUL:
+        return StartMode.DOUBTFUL
+    if has_records:
+        return StartMode.INTACT
+    if not options.init:
+        return StartMode.AMNESIAC
+    if not folder.birth_mark.exists():
+        raise CannotStart(
+            f"{folder.birth_mark} is absent: this key was started before. A member without its "
+            "journal starts with --restored, never with --init"
+        )
+    return StartMode.FRESH
+
+
+def open_signer(
+    folder: MemberFolder, *, genesis: bytes, block_key: bytes, peg_key: bytes, mode: StartMode
+) -> Signer:
+    """The signer, with a guard that fits the start (R7).
+
+    Raises:
+        SignerFailed: keys or guard cannot be used.
+    """
+    starts = {StartMode.FRESH: GuardStart.FRESH, StartMode.AMNESIAC: GuardStart.RESTORED}
+    return Signer.open(
+        SignerFiles(block_key=folder.block_key, peg_key=folder.peg_key, guard=folder.guard),
+        genesis=genesis,
+        start=starts.get(mode, GuardStart.INTACT),
+        block_key=block_key,
+        peg_key=peg_key,
+    )
+
+
+def settle_mode(opened: OpenedJournal, signer: Signer, tip_height: int) -> StartMode:
+    """How the core starts, by journal, signer and chain together.
+
+    A guard that knows more than a sound journal shows that the journal was rolled back (R6). One
+    doubtful record explains a guard that is ahead by less than a height, and J6 then voids that
+    height; but it needs the chain that stood when the record was written, else there is no telling
+    which height that was.
+    """
+    image = opened.image
+    if opened.mode is StartMode.INTACT:
+        is_ahead = signer.is_ahead_of(image.position, image.block_signature[0])
+        return StartMode.AMNESIAC if is_ahead else StartMode.INTACT
+    if opened.mode is StartMode.DOUBTFUL:
+        signed_block = signer.block_signature
+        guarded = max(signer.position[0], signed_block[0] if signed_block is not None else 0)
+        is_explained = max(image.height, guarded) <= tip_height + 1
+        return StartMode.DOUBTFUL if is_explained else StartMode.AMNESIAC
+    return opened.mode
+
+
+def open_peg_journal(
+    folder: MemberFolder, *, genesis: bytes, vote_key: bytes, log: EventLog
+) -> Journal:
+    """The peg journal; its loss or damage is an alarm and no more (N24).
+
+    Raises:
+        JournalLocked, JournalFailed: as `Journal.open`.
+    """
+    try:
+        return Journal.open(folder.peg_journal, genesis=genesis, key=vote_key, form=PEG_JOURNAL)
+    except JournalCorrupt as error:
+        log.error("peg_journal_damaged", alarm=True, reason=str(error))
+        archive(folder.peg_journal, PEG_JOURNAL)
+        return Journal.open(folder.peg_journal, genesis=genesis, key=vote_key, form=PEG_JOURNAL)
