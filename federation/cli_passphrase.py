@@ -1,6 +1,7 @@
 """Passphrases of wallets: from a file, the environment or a prompt, never from an argument."""
 
 import os
+import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -53,8 +54,23 @@ def new_passphrase(file: Path | None, *, encrypt: bool) -> str:
         return ""
     if not sys.stdin.isatty():
         raise Failed(f"no terminal to ask for a passphrase: set {VARIABLE} or --passphrase-file")
-    text: str = click.prompt("Passphrase", hide_input=True, confirmation_prompt=True, err=True)
-    return text
+    return _ask("Passphrase", confirm=True)
+
+
+def _ask(text: str, *, confirm: bool) -> str:
+    """Ask on the terminal. The event loop stands still meanwhile, so signals must act directly."""
+    at_once = {
+        signal.SIGINT: signal.default_int_handler,
+        signal.SIGTERM: signal.SIG_DFL,
+        signal.SIGHUP: signal.SIG_DFL,
+    }
+    before = {number: signal.signal(number, handler) for number, handler in at_once.items()}
+    try:
+        answer: str = click.prompt(text, hide_input=True, confirmation_prompt=confirm, err=True)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return answer
 
 
 @asynccontextmanager
@@ -77,7 +93,7 @@ async def unlocked(
     if passphrase is None:
         if not sys.stdin.isatty():
             raise Failed(f"wallet {name} is locked: set {VARIABLE} or --passphrase-file")
-        passphrase = click.prompt(f"Passphrase of {name}", hide_input=True, err=True)
+        passphrase = _ask(f"Passphrase of {name}", confirm=False)
     seconds = UNLOCK_WAITING_S if waiting else UNLOCK_S
     await wallets.call("walletpassphrase", name, passphrase, seconds)
     try:

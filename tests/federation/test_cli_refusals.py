@@ -2,6 +2,7 @@
 
 import json
 import os
+import pty
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import click
 import pytest
 
-from federation import cli
+from federation import cli, entry
 from federation.cli_session import Output, Seconds
 from federation.cli_wait import describe_pegin, describe_pegout, missing_text
 from federation.local_state import LocalMember, LocalState
@@ -215,3 +216,37 @@ def test_missing_when_too_few_members_run_then_they_are_named() -> None:
     assert missing_text(state, enough) == ""
     assert "m2, m3 are not running" in missing_text(state, enough - {"m2"})
     assert "wallet is not running" in missing_text(state, enough - {"wallet"})
+
+
+def test_entry_when_interrupted_while_loading_then_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Interrupting:
+        def find_spec(self, name: str, *_: object) -> None:
+            if name == "federation.cli":
+                raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "federation.cli")
+    monkeypatch.setattr(sys, "meta_path", [Interrupting(), *sys.meta_path])
+    assert entry.main() == 130
+    assert capsys.readouterr().err == "fedpeg: interrupted\n"
+
+
+def test_prompt_when_interrupted_inside_the_event_loop_then_it_ends(tmp_path: Path) -> None:
+    program = (
+        "import sys\n"
+        "from federation.cli_common import run_async\n"
+        "from federation.cli_passphrase import new_passphrase\n"
+        "async def ask(): return new_passphrase(None, encrypt=True)\n"
+        "run_async(ask())\n"
+    )
+    child, terminal = pty.fork()
+    if child == 0:
+        os.execv(sys.executable, [sys.executable, "-c", program])
+    said = b""
+    while b"Passphrase" not in said:
+        said += os.read(terminal, 1_000)
+    os.write(terminal, b"\x03")
+    _, status = os.waitpid(child, 0)
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(status) != 0
