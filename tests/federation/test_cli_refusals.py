@@ -234,8 +234,7 @@ def test_entry_when_interrupted_while_loading_then_no_traceback(
 
 def test_prompt_when_interrupted_inside_the_event_loop_then_it_ends(tmp_path: Path) -> None:
     program = (
-        "import sys\n"
-        "from federation.cli_common import run_async\n"
+        "from federation.cli_session import run_async\n"
         "from federation.cli_passphrase import new_passphrase\n"
         "async def ask(): return new_passphrase(None, encrypt=True)\n"
         "run_async(ask())\n"
