@@ -172,6 +172,11 @@ class Local:
         self.run("member", "start", name)
         self.wait_agreed()
 
+    def tune(self, name: str, **numbers: int) -> None:
+        """Change numbers in the configuration of a member that does not run."""
+        path = self.folder(name) / "member.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | numbers))
+
     # ---- the sidechain ----
 
     def height(self) -> int:
