@@ -20,17 +20,22 @@ SIDECHAIN_PREFIXES = ("ert1", "el1")
 
 def register(group: click.Group) -> None:
     """Add the commands to the program."""
-    _register_wallet(group)
+    _register_wallets(group)
     _register_faucet(group)
     _register_pay(group)
 
 
-def _register_wallet(group: click.Group) -> None:
+def _register_wallets(group: click.Group) -> None:
     @group.group("wallet")
     def wallet_group() -> None:
         """Wallets for the sidechain's coins."""
 
-    @command(wallet_group, "create")
+    _register_making(wallet_group)
+    _register_reading(wallet_group)
+
+
+def _register_making(group: click.Group) -> None:
+    @command(group, "create")
     @click.argument("name")
     @click.option("--encrypt", is_flag=True, help="Ask for a passphrase to encrypt the seed with.")
     @passphrase_file_option
@@ -47,7 +52,17 @@ def _register_wallet(group: click.Group) -> None:
         how = "encrypted" if made["encrypted"] else "not encrypted"
         session.output.result(made, f"wallet {made['name']} is made, {how}")
 
-    @command(wallet_group, "list")
+    @command(group, "address")
+    @click.argument("name")
+    async def address(session: Session, *, name: str) -> None:
+        """Show a fresh sidechain address of a wallet."""
+        async with session.wallets() as wallets:
+            found = await wallets.call("getnewaddress", name)
+        session.output.result({"wallet": name, "address": found}, str(found))
+
+
+def _register_reading(group: click.Group) -> None:
+    @command(group, "list")
     async def list_wallets(session: Session) -> None:
         """List the wallets with what they hold."""
         async with session.wallets() as wallets:
@@ -63,7 +78,7 @@ def _register_wallet(group: click.Group) -> None:
         ]
         session.output.result({"wallets": found}, "\n".join(lines) or "no wallets yet")
 
-    @command(wallet_group, "balance")
+    @command(group, "balance")
     @click.argument("name")
     async def balance(session: Session, *, name: str) -> None:
         """Show what a wallet holds, in bitcoin."""
@@ -73,15 +88,7 @@ def _register_wallet(group: click.Group) -> None:
         more = f" (and {show_btc(pending)} coming in)" if pending else ""
         session.output.result(found, f"{show_btc(found['available_sats'])}{more}")
 
-    @command(wallet_group, "address")
-    @click.argument("name")
-    async def address(session: Session, *, name: str) -> None:
-        """Show a fresh sidechain address of a wallet."""
-        async with session.wallets() as wallets:
-            found = await wallets.call("getnewaddress", name)
-        session.output.result({"wallet": name, "address": found}, str(found))
-
-    @command(wallet_group, "history")
+    @command(group, "history")
     @click.argument("name")
     @click.option(
         "-n",

@@ -4,8 +4,7 @@ Everything that happens is put into the inbox; the engine takes one thing at a t
 driver, and obeys the effects in order. Slow work (building and judging blocks) runs in tasks that
 post their answer. What comes from other members is verified in `federation.incoming` first.
 
-Source: consensus:4, consensus:C40, consensus:C75, consensus:J6, consensus:J7, the contract in
-`consensus.effects`, N8.
+Source: consensus:4, consensus:C40, consensus:C75, consensus:J6, consensus:J7, N8.
 """
 
 import asyncio
