@@ -169,7 +169,7 @@ site = pathlib.Path(sysconfig.get_paths()["purelib"])
 (site / "fedpeg-clone.pth").write_text(clone + "\n")
 command = pathlib.Path(sys.prefix) / "bin" / "fedpeg"
 fresh = command.with_name("fedpeg.new")
-fresh.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.prefix)}/bin/python -m federation.cli "$@"\n')
+fresh.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.prefix)}/bin/python -m federation.entry "$@"\n')
 fresh.chmod(0o755)
 os.replace(fresh, command)
 PYTHON
