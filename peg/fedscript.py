@@ -8,6 +8,7 @@ Source: peg:3.1, elements/peg.md 1, N20.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from sidechain.crypto.keys import is_public_key
 from sidechain.errors import InvalidEncoding
@@ -29,6 +30,8 @@ EMERGENCY_KEYS = 3
 EMERGENCY_THRESHOLD = 2
 CSV_MAX = 0xFFFF
 MAX_CLAIM_SCRIPT_BYTES = 100
+TWEAKED_KEPT_MAX = 4_096
+"""Tweaked scripts kept: one costs a curve operation a key, and waiting claims ask often."""
 SIGNATURE_WORST_BYTES = 72
 """DER low-S signature with its hash type byte, at its longest."""
 INPUT_BASE_BYTES = 41
@@ -135,6 +138,7 @@ def parse_fed_script(script: bytes) -> FedScript:
     return rebuilt
 
 
+@lru_cache(maxsize=TWEAKED_KEPT_MAX)
 def tweaked(plain: FedScript, claim_script: bytes) -> FedScript:
     """The script of deposits for a claim script: every key, emergency ones too, is tweaked.
 
