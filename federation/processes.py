@@ -175,13 +175,18 @@ def _value(variables: Sequence[bytes], name: str) -> str:
 
 
 def _start_time(pid: int) -> int | None:
-    """Start of a live process in clock ticks after boot; None when it has ended."""
+    """Start of a live process in clock ticks after boot; None when it has ended.
+
+    A process whose first thread has ended, but not the others, still holds its files and ports.
+    """
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return None
     fields = text[text.rindex(")") + 2 :].split()
-    return None if fields[0] in "ZX" else int(fields[19])
+    state, threads = fields[0], int(fields[17])
+    has_ended = state == "X" or (state == "Z" and threads <= 1)
+    return None if has_ended else int(fields[19])
 
 
 def _reap(pid: int) -> None:
