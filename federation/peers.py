@@ -491,7 +491,9 @@ def _close_socket(connection: socket.socket, _: "asyncio.Task[None]") -> None:
 
 
 async def _close(writer: asyncio.StreamWriter, timeout_ms: int) -> None:
-    writer.close()
+    # before CPython 3.11.5 a TLS transport that is closed twice cannot be aborted any more
+    if not writer.is_closing():
+        writer.close()
     try:
         async with asyncio.timeout(timeout_ms / 1000):
             await writer.wait_closed()
