@@ -6,6 +6,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -59,7 +60,7 @@ def new_passphrase(file: Path | None, *, encrypt: bool) -> str:
 
 def _ask(text: str, *, confirm: bool) -> str:
     """Ask on the terminal. The event loop stands still meanwhile, so signals must act directly."""
-    at_once = {
+    at_once: dict[signal.Signals, Any] = {
         signal.SIGINT: signal.default_int_handler,
         signal.SIGTERM: signal.SIG_DFL,
         signal.SIGHUP: signal.SIG_DFL,
