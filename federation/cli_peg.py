@@ -285,7 +285,7 @@ async def newest_blocks(
         Failed: no member answers.
     """
     rows: dict[int, dict[str, Any]] = {}
-    problem = "no member runs"
+    problem = "none runs, `fedpeg up` starts them"
     running = federation.running()
     for member in state.members:
         if member.name not in running:

@@ -121,7 +121,7 @@ class WalletBook:
         fit = 0 < len(name) <= MAX_NAME_CHARS and name.isprintable() and name.strip() == name
         if not fit or "/" in name:
             raise WalletRefusal(
-                "wallet-name", f"1 to {MAX_NAME_CHARS} printable characters, no slash"
+                "wallet-name", f"a name is 1 to {MAX_NAME_CHARS} printable characters, no slash"
             )
         if name in self._wallets:
             raise WalletRefusal("wallet-exists", f"a wallet named {name!r} exists")
