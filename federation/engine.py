@@ -32,7 +32,7 @@ from federation.inbox import Frame, Inbox, LinkNews, Work
 from federation.incoming import IncomingMessages
 from federation.round_log import RoundLog
 from federation.signer import SignerRefused
-from federation.timers import CoreTimers
+from federation.timers import EngineTimers
 from federation.wal import Verdict as JournalVerdict
 from sidechain.errors import InvalidBlock, InvariantError
 from sidechain.primitives.block import Block
@@ -60,9 +60,9 @@ class Engine:
         self._chain = parts.chain
         self._log = parts.log
         self._inbox = Inbox()
-        self._timers = CoreTimers(parts.now_ms, lambda event: self.post(lambda: self._feed(event)))
-        self._ticker: asyncio.TimerHandle | None = None
-        self._is_closed = False
+        self._timers = EngineTimers(
+            parts.now_ms, fire=lambda event: self.post(lambda: self._feed(event)), post=self.post
+        )
         self._finals = FinalBlocks(parts, feed=self._feed, post=self.post)
         self._incoming: IncomingMessages | None = None
         self._archive = CertificateArchive(
@@ -78,7 +78,8 @@ class Engine:
         self._rounds = RoundLog(parts.log)
         self._decided_rounds: OrderedDict[int, int] = OrderedDict()
         self._tip_moved = asyncio.Event()
-        self._has_started = asyncio.Event()
+        self.has_started = asyncio.Event()
+        """Set once a height is in progress."""
         self.alarms: deque[str] = deque(maxlen=ALARMS_KEPT_MAX)
 
     # -- what other parts of the process call
@@ -86,6 +87,10 @@ class Engine:
     def post(self, act: Callable[[], None]) -> None:
         """Have the engine's task run `act` in its turn."""
         self._inbox.post(act)
+
+    def post_later(self, after_ms: int, act: Callable[[], None]) -> None:
+        """Have the engine's task run `act` in its turn after a time."""
+        self._timers.post_later(after_ms, act)
 
     def on_frame(self, member: int, kind: int, body: bytes) -> None:
         """Take a frame from the network.
@@ -194,22 +199,15 @@ class Engine:
         self._feed(ev.Started(now_ms=self._now(), mode=start, nonce=nonce, tip_height=height))
         self._settle_doubt()
         self._feed(self._height_started())
-        self._has_started.set()
+        self.has_started.set()
         self._tick()
         while True:
             self._do(await self._inbox.get())
             self._finals.send_more()
             await asyncio.sleep(0)  # a queue that is not empty never gives way by itself
 
-    async def until_started(self) -> None:
-        """Return once a height is in progress."""
-        await self._has_started.wait()
-
     def close(self) -> None:
         """Stop all timers; none is set any more."""
-        self._is_closed = True
-        if self._ticker is not None:
-            self._ticker.cancel()
         self._timers.close()
 
     def raise_alarm(self, reason: str) -> None:
@@ -241,9 +239,7 @@ class Engine:
         self._finals.ask()
         self._offer_work()
         self._parts.on_tick()
-        if not self._is_closed:
-            loop = asyncio.get_running_loop()
-            self._ticker = loop.call_later(TICK_MS / 1_000, self.post, self._tick)
+        self._timers.post_later(TICK_MS, self._tick)
 
     def _settle_doubt(self) -> None:
         """J6: once AMNESIA (and RESUME) are in the journal, the doubtful record is dealt with."""
@@ -303,7 +299,9 @@ class Engine:
             case fx.Connect():
                 return self._connect(self._finals.in_hand(effect.block_hash))
             case fx.ForgetBlocks(keep):
-                parts.block_files.keep_only(keep)
+                gone = parts.block_files.hashes - set(keep)
+                if gone:  # deleting may wait; nothing waits for it
+                    self.post(lambda: parts.block_files.forget(gone))
             case fx.Accuse():
                 self._accuse(effect)
             case fx.ModeChanged(mode, reason):

@@ -275,6 +275,4 @@ class FinalBlocks:
         for other in self._production.signatures_of(theirs):
             if other.member in signed:
                 evidence = two_blocks(signed[other.member], other)
-                self._feed(
-                    ev.MessageReceived(now_ms=self._now(), sender=member, message=evidence)
-                )
+                self._feed(ev.MessageReceived(now_ms=self._now(), sender=member, message=evidence))

@@ -141,9 +141,7 @@ class IncomingMessages:
                 self._deliver(member, message)
 
     def _deliver(self, member: int, message: Message) -> None:
-        self._feed(
-            ev.MessageReceived(now_ms=self._parts.now_ms(), sender=member, message=message)
-        )
+        self._feed(ev.MessageReceived(now_ms=self._parts.now_ms(), sender=member, message=message))
 
     def _blame(self, member: int, reason: str) -> None:
         self._parts.log.warning("peer_fault", member=member, reason=reason)

@@ -132,6 +132,7 @@ class Node:
             facts_for=self._peg.parent_facts_for,
             on_new=self._engine.work_available,
             post=self._engine.post,
+            post_later=self._engine.post_later,
             spawn=self._spawn,
             unix_time_s=unix_time_s,
             now_ms=monotonic_ms,
@@ -157,7 +158,7 @@ class Node:
                 self._spawn(self._engine.run(self._parts.start, secrets.token_bytes(32)))
                 self._spawn(self._watcher.run())
                 self._spawn(self._peg.run())
-                await self._engine.until_started()
+                await self._engine.has_started.wait()
                 await self._server.start()
                 self._log.info(
                     "member_started",

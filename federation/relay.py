@@ -25,6 +25,8 @@ UNSUPPORTED: Final = "unsupported"
 """but a later version may know scripts that this one does not."""
 CLAIMS_JUDGED_MAX: Final = 50
 """Peg-in claims from peers judged at the same time; more are dropped and come again."""
+ANNOUNCE_PAUSE_MS: Final = 10
+"""How long transactions are collected for one announcement, after the last one was made."""
 UNASKED_CHECKS: Final = 10
 """Signature checks that a transaction nobody asked for is charged as."""
 FRAME_ROOM_BYTES: Final = 1_000_000
@@ -37,7 +39,7 @@ class TransactionRelay:
     Args:
         facts_for: what a peg-in needs to know of Bitcoin.
         on_new: called after the mempool has grown.
-        post: runs a callable in the engine's task.
+        post: runs a callable in the engine's task; `post_later` after so many milliseconds.
         now_ms: the monotonic clock.
     """
 
@@ -49,6 +51,7 @@ class TransactionRelay:
         facts_for: Callable[[Transaction], Awaitable[ParentFacts | None]],
         on_new: Callable[[], None],
         post: Callable[[Callable[[], None]], None],
+        post_later: Callable[[int, Callable[[], None]], None],
         spawn: Callable[[Coroutine[Any, Any, None]], object],
         unix_time_s: Callable[[], int],
         now_ms: Callable[[], int],
@@ -59,6 +62,7 @@ class TransactionRelay:
         self._facts_for = facts_for
         self._on_new = on_new
         self._post = post
+        self._post_later = post_later
         self._spawn = spawn
         self._unix_time_s = unix_time_s
         self._now_ms = now_ms
@@ -66,6 +70,8 @@ class TransactionRelay:
         self._log_budget = RequestBudget(per_s=5, burst=50)
         self._gossip = TransactionGossip()
         self._judging = 0
+        self._is_announcing = False
+        self._announced_ms = -ANNOUNCE_PAUSE_MS
 
     def on_link(self, member: int, connected: bool) -> None:
         """A link came up or went down."""
@@ -197,8 +203,22 @@ class TransactionRelay:
         return [(m, tx) for m, tx in found if not any(txin.is_pegin for txin in tx.inputs)]
 
     def _announce(self, tx: Transaction) -> None:
-        self._send(self._gossip.accepted(tx.wtxid, tx.txid))
+        self._gossip.accepted(tx.wtxid, tx.txid)
         self._on_new()
+        if self._is_announcing:
+            return
+        # The first one leaves at once, those behind it together.
+        wait_ms = self._announced_ms + ANNOUNCE_PAUSE_MS - self._now_ms()
+        if wait_ms <= 0:
+            self._announce_all()
+        else:
+            self._is_announcing = True
+            self._post_later(wait_ms, self._announce_all)
+
+    def _announce_all(self) -> None:
+        self._is_announcing = False
+        self._announced_ms = self._now_ms()
+        self._send(self._gossip.announce())
 
     def _forget_gone(self) -> None:
         """Announce no more what the mempool replaced, evicted or let expire."""

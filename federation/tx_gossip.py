@@ -69,6 +69,7 @@ class TransactionGossip:
     def __init__(self) -> None:
         self._held: dict[bytes, bytes] = {}
         """Txid by wtxid."""
+        self._fresh: dict[bytes, None] = {}
         self._known: dict[int, dict[bytes, None]] = {}
         self._asked: dict[bytes, tuple[int, int]] = {}
         """Member and time of the last question, by wtxid; oldest question first."""
@@ -100,16 +101,20 @@ class TransactionGossip:
 
     # -- the mempool
 
-    def accepted(self, wtxid: bytes, txid: bytes) -> list[TxFrame]:
-        """A transaction entered the mempool: announce it to who lacks it."""
+    def accepted(self, wtxid: bytes, txid: bytes) -> None:
+        """A transaction entered the mempool; `announce` tells the peers."""
         self._held[wtxid] = txid
         _trim(self._held, HELD_MAX)
+        self._fresh[wtxid] = None
         self._asked.pop(wtxid, None)
         self._refused.pop(wtxid, None)
         self._stop_waiting(wtxid)
-        return [
-            frame for member in sorted(self._known) for frame in self._announce(member, (wtxid,))
-        ]
+
+    def announce(self) -> list[TxFrame]:
+        """Tell every peer what was accepted since the last time and what it lacks."""
+        fresh = [wtxid for wtxid in self._fresh if wtxid in self._held]
+        self._fresh.clear()
+        return [frame for member in sorted(self._known) for frame in self._announce(member, fresh)]
 
     def refused(self, wtxid: bytes) -> None:
         """The mempool does not want a transaction: it is not asked for until the chain moves."""

@@ -408,7 +408,15 @@ class BlockFiles:
         Raises:
             JournalFailed: the disk refused.
         """
-        gone = sorted(self._hashes - set(wanted))
+        self.forget(self._hashes - set(wanted))
+
+    def forget(self, unwanted: Iterable[bytes]) -> None:
+        """Delete the files of these blocks, where there are any.
+
+        Raises:
+            JournalFailed: the disk refused.
+        """
+        gone = sorted(self._hashes & set(unwanted))
         if not gone:
             return
         try:

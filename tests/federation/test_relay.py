@@ -64,6 +64,7 @@ class Relayed:
             facts_for=world.services[0].parent_facts_for,
             on_new=lambda: None,
             post=self.posted.append,
+            post_later=lambda after_ms, act: self.posted.append(act),
             spawn=self.work.append,
             unix_time_s=lambda: 1_700_000_000,
             now_ms=lambda: 0,

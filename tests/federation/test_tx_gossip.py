@@ -32,9 +32,10 @@ def test_accepted_when_peers_lack_it_then_announced_once_each() -> None:
     gossip.peer_connected(2)
     assert not gossip.on_request(1, [_id(7)])
     gossip.on_inventory(2, [_id(7)], 0)
-    frames = gossip.accepted(_id(7), b"txid")
-    assert [(f.member, f.kind) for f in frames] == [(1, FrameKind.TXINV)]
-    assert gossip.accepted(_id(7), b"txid") == []
+    gossip.accepted(_id(7), b"txid")
+    assert [(f.member, f.kind) for f in gossip.announce()] == [(1, FrameKind.TXINV)]
+    gossip.accepted(_id(7), b"txid")
+    assert gossip.announce() == []
     assert gossip.on_request(1, [_id(7), _id(8)]) == [b"txid"]
 
 
@@ -79,6 +80,20 @@ def test_transaction_when_refused_then_not_asked_for_until_the_chain_moves() -> 
     assert gossip.on_inventory(1, [_id(5)], 0) == []
     gossip.chain_moved([])
     assert gossip.on_inventory(1, [_id(5)], 0) != []
+
+
+def test_accepted_when_many_at_once_then_one_frame_for_each_peer() -> None:
+    gossip = TransactionGossip()
+    gossip.peer_connected(1)
+    gossip.peer_connected(2)
+    for number in range(3):
+        gossip.accepted(_id(number), b"txid")
+    gossip.chain_moved([_id(1)])
+    frames = gossip.announce()
+    assert [(f.member, decode_inventory(f.body)) for f in frames] == [
+        (1, [_id(0), _id(2)]),
+        (2, [_id(0), _id(2)]),
+    ]
 
 
 def test_new_peer_when_much_is_held_then_announced_in_frames_of_64() -> None:
