@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import click
 
-from federation import cli_local, cli_peg, cli_wallet
+from federation import bench, cli_local, cli_peg, cli_wallet
 from federation.bitcoind_process import BitcoindMissing
 from federation.cli_session import Failed, Interrupted
 from federation.local_state import LocalError
@@ -39,6 +39,7 @@ def program() -> None:
 cli_local.register(program)
 cli_wallet.register(program)
 cli_peg.register(program)
+bench.register(program)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
