@@ -36,7 +36,10 @@ def shown(value: Any) -> Any:
 
 def recorded(name: str) -> Any:
     """A vector file with exact numbers."""
-    return decode((chain_vectors() / name).read_bytes())
+    path = chain_vectors() / name
+    if not path.exists():
+        pytest.skip(f"no {path}")
+    return decode(path.read_bytes())
 
 
 # --- equality with elementsd -------------------------------------------------------------------
