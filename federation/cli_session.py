@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 import click
 from rich.console import Console
 from rich.status import Status
+from rich.text import Text
 
 from federation.local import BITCOIND, WALLET, LocalFederation
 from federation.local_state import LocalState
@@ -125,7 +126,8 @@ class Output:
             print_json({"event": step, "text": text, **facts})
         elif self._console.is_terminal and not self.as_json:
             self._finish_line("[green]✓[/]")
-            self._status = self._console.status(_escaped(text))
+            # cut at the edge: a line that wraps is painted again and again
+            self._status = self._console.status(Text(text, overflow="ellipsis", no_wrap=True))
             self._status.start()
         else:
             print(text, file=sys.stderr, flush=True)
@@ -148,7 +150,7 @@ class Output:
         if self._status is not None:
             self._status.stop()
             self._status = None
-            self._console.print(f"{mark} {_escaped(self._shown)}")
+            self._console.print(f"{mark} {_escaped(self._shown)}", soft_wrap=True)
 
 
 def print_json(value: Any) -> None:
