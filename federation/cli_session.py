@@ -32,6 +32,7 @@ from sidechain.api.client import RpcClient
 
 T = TypeVar("T")
 SATS_PER_BTC = 100_000_000
+SPINNER_COLUMNS = 4
 _AMOUNT = re.compile(r"([0-9]{1,8})(?:\.([0-9]{1,8}))?")
 _SECONDS = re.compile(r"([0-9]{1,4})(?:\.([0-9]{1,3}))?")
 SECONDS_MAX = 3_600
@@ -127,7 +128,9 @@ class Output:
         elif self._console.is_terminal and not self.as_json:
             self._finish_line("[green]✓[/]")
             # cut at the edge: a line that wraps is painted again and again
-            self._status = self._console.status(Text(text, overflow="ellipsis", no_wrap=True))
+            short = Text(text)
+            short.truncate(self._console.width - SPINNER_COLUMNS, overflow="ellipsis")
+            self._status = self._console.status(short)
             self._status.start()
         else:
             print(text, file=sys.stderr, flush=True)
