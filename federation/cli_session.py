@@ -32,6 +32,7 @@ from sidechain.api.client import RpcClient
 
 T = TypeVar("T")
 SATS_PER_BTC = 100_000_000
+SIGNAL_GRACE_S = 0.02
 SPINNER_COLUMNS = 4
 _AMOUNT = re.compile(r"([0-9]{1,8})(?:\.([0-9]{1,8}))?")
 _SECONDS = re.compile(r"([0-9]{1,4})(?:\.([0-9]{1,3}))?")
@@ -290,7 +291,12 @@ def run_async(main: Awaitable[T]) -> T:
 
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, cancel, number)
-        return await main
+        try:
+            return await main
+        except Exception:
+            # Ctrl-C may have ended a child that was just being started: hear of the signal first
+            await asyncio.sleep(SIGNAL_GRACE_S)
+            raise
 
     try:
         return asyncio.run(guarded())

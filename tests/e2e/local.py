@@ -1,5 +1,6 @@
 """A real local federation as a test holds it: commands, RPC, Bitcoin blocks, signals."""
 
+import itertools
 import json
 import os
 import signal
@@ -24,6 +25,7 @@ PEGIN_DEPTH = 6
 COMMIT_DEPTH = 2
 RESET_DEPTH = 4
 ANCHOR_SATS = 5_000_000
+ADDRESS_KINDS = ("bech32", "bech32m", "p2sh-segwit", "legacy")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +47,7 @@ class Local:
 
     def __init__(self, data: Path) -> None:
         self.data = data.resolve()
+        self._kinds = itertools.cycle(ADDRESS_KINDS)
 
     # ---- commands ----
 
@@ -67,7 +70,10 @@ class Local:
 
     @contextmanager
     def begin(self, *words: str) -> Iterator[subprocess.Popen[str]]:
-        """Start `fedpeg`, with its output to be read; what still runs at the end is killed."""
+        """Start `fedpeg` in a process group of its own, with its output to be read.
+
+        It is killed at the end if it still runs.
+        """
         with subprocess.Popen(
             [*COMMAND, *words],
             cwd=ROOT,
@@ -76,6 +82,7 @@ class Local:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            start_new_session=True,
         ) as process:
             try:
                 yield process
@@ -283,8 +290,9 @@ class Local:
         return found
 
     def payout_address(self) -> str:
-        """A fresh Bitcoin address to peg out to."""
-        address: str = self.bitcoind(FAUCET).call("getnewaddress", "payout")
+        """A fresh Bitcoin address to peg out to, of each kind in turn."""
+        kind = next(self._kinds)
+        address: str = self.bitcoind(FAUCET).call("getnewaddress", "payout", kind)
         return address
 
     # ---- wallets and the peg ----

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 from tests.e2e.waiting import wait_for
@@ -12,19 +13,27 @@ def processes_of(data: Path) -> dict[int, str]:
 
     A command of ours has no name of its own; it shows as "command".
     """
-    wanted = f"FEDPEG_DATA={data}".encode()
+    return _named(lambda folder: folder == str(data))
+
+
+def processes_under(folder: Path) -> dict[int, str]:
+    """As `processes_of`, for all data folders below one."""
+    return _named(lambda data: data.startswith(f"{folder}/"))
+
+
+def _named(is_wanted: Callable[[str], bool]) -> dict[int, str]:
     found = {}
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
         try:
-            variables = (entry / "environ").read_bytes().split(b"\0")
-            is_dead = b") Z" in (entry / "stat").read_bytes()
+            words = (entry / "environ").read_text(errors="replace").split("\0")
+            is_dead = ") Z" in (entry / "stat").read_text(errors="replace")
         except OSError:
             continue
-        if wanted in variables and not is_dead:
-            names = [v[15:].decode() for v in variables if v.startswith(b"FEDPEG_PROCESS=")]
-            found[int(entry.name)] = names[0] if names else "command"
+        variables = dict(word.split("=", 1) for word in words if "=" in word)
+        if is_wanted(variables.get("FEDPEG_DATA", "")) and not is_dead:
+            found[int(entry.name)] = variables.get("FEDPEG_PROCESS", "command")
     return found
 
 
