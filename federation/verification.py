@@ -77,7 +77,8 @@ class MessageVerifier:
     def check_answer(self, answer: Answer, asker_key: bytes, nonce: bytes) -> Checked:
         """Signatures of a roll-call answer: its own, its certificate's, its seen message's (C71).
 
-        A header given as proof is for the caller to judge. Both arguments are 32 bytes.
+        The seen message must be the asker's: another member's vote says nothing about the asker. A
+        header given as proof is for the caller to judge. Both arguments are 32 bytes.
         """
         self._operations = 0
         digest = answer.digest(self._genesis, asker_key, nonce)
@@ -86,11 +87,11 @@ class MessageVerifier:
             and self._signed(_SCHNORR, answer.answerer_key, answer.signature, digest)
             and (not isinstance(answer.proof, Certificate) or self._certificate(answer.proof))
         )
-        match answer.seen:
-            case Vote() as vote:
-                good = good and self._vote(vote)
-            case BlockSignature() as block_signature:
-                good = good and self._block_signature(block_signature)
+        seen = answer.seen
+        if seen is not None:
+            asker = self._member(seen.member)
+            good = good and asker is not None and asker.vote_key == asker_key
+            good = good and self._statement(seen)
         return Checked(good, self._operations)
 
     def check_message(self, member: int, digest: bytes, signature: bytes) -> Checked:
@@ -114,6 +115,9 @@ class MessageVerifier:
             return False
         return all(self._vote(vote) for vote in certificate.as_votes())
 
+    def _statement(self, said: Vote | BlockSignature) -> bool:
+        return self._vote(said) if isinstance(said, Vote) else self._block_signature(said)
+
     def _block_signature(self, said: BlockSignature) -> bool:
         member = self._member(said.member)
         if member is None or not is_low_s(said.signature):
@@ -128,10 +132,7 @@ class MessageVerifier:
         else:
             read = Vote
         messages = [_decode_statement(read, body) for body in (evidence.first, evidence.second)]
-        return all(
-            self._vote(m) if isinstance(m, Vote) else m is not None and self._block_signature(m)
-            for m in messages
-        )
+        return all(message is not None and self._statement(message) for message in messages)
 
     # -- one signature
 
