@@ -61,9 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Interrupted as error:
         print("fedpeg: interrupted", file=sys.stderr)
         return 128 + error.signal_number
-    except BrokenPipeError:
-        # whoever read our output has seen enough; nothing more can be said on it
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # whoever read our output has seen enough
+        _leave_output()
         return 0
     except RpcError as error:
         hint = f"; {NEXT_STEP}" if error.code == CODE_NOT_CONNECTED else ""
@@ -73,6 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (Failed, LocalError, BitcoindMissing, BitcoindError, Invalid) as error:
         return _fail(str(error))
     except OSError as error:
+        _leave_output()
         return _fail(str(error))
     except Exception as error:  # a bug of ours: the user gets a sentence, whoever looks for it all
         if os.environ.get(DEBUG_VARIABLE):
@@ -80,6 +80,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         kind = type(error).__name__
         return _fail(f"an error inside fedpeg ({kind}: {error}); {DEBUG_VARIABLE}=1 tells where")
     return 0
+
+
+def _leave_output() -> None:
+    """Have what cannot be printed any more (disk full, pipe closed) forgotten at the exit."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(reason: str) -> int:

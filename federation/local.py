@@ -34,13 +34,13 @@ from federation.config import (
 from federation.founding import MemberPorts, found_federation
 from federation.local_state import (
     FAUCET_WALLET,
-    LOCK_NAME,
     LocalError,
     LocalFolder,
     LocalMember,
     LocalState,
     PortChooser,
     Stage,
+    check_foundable,
 )
 from federation.processes import (
     ChildProcess,
@@ -169,6 +169,11 @@ class LocalFederation:
         """
         state = self.folder.load()
         running = self.running()
+        if state is None and running:
+            raise LocalError(
+                f"processes of a federation that was in {self.folder.path} still run: "
+                "`fedpeg down` stops them"
+            )
         if state is None:
             state = self._new_state(options)
         else:
@@ -216,25 +221,9 @@ class LocalFederation:
             bitcoind_rpc_port=ports.choose(),
             wallet_rpc_port=ports.choose(),
         )
-        self._check_foundable(state)
+        check_foundable(self.folder, state)
         self.folder.save(state)
         return state
-
-    def _check_foundable(self, state: LocalState) -> None:
-        """Refuse numbers that make no federation before a file is written."""
-        occupied = [path.name for path in self.folder.path.iterdir() if path.name != LOCK_NAME]
-        if occupied:
-            raise LocalError(
-                f"{self.folder.path} holds other files ({', '.join(sorted(occupied)[:3])}): "
-                "name an empty folder with --data"
-            )
-        if not 1 <= state.n <= 15 or not 1 <= state.k <= state.n:
-            raise LocalError(f"n is 1 to 15 and k is 1 to n, not n={state.n}, k={state.k}")
-        if 2 * state.k - state.n - 1 < 1 and not state.allow_no_byzantine_safety:
-            raise LocalError(
-                f"with n={state.n}, k={state.k} one lying member can fork the chain: choose k of "
-                f"at least {(state.n + 3) // 2}, or --allow-no-byzantine-safety"
-            )
 
     def _keep_ports(self, state: LocalState, running: dict[str, ChildProcess]) -> LocalState:
         """Give processes that do not run another port where theirs was taken meanwhile."""

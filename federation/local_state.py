@@ -22,6 +22,8 @@ from federation.files import FileLayer, replace_file
 FORMAT = 1
 FAUCET_WALLET = "faucet"
 LOCK_NAME = ".lock"
+PATH_BYTES_MAX = 440
+"""bitcoind keeps wallets in SQLite, which opens paths of 511 bytes and adds names of its own."""
 PORTS_FIRST = 15_000
 PORTS_LAST = 32_000
 """Below the range from which systems take ports for outgoing connections."""
@@ -203,6 +205,32 @@ class LocalFolder:
             yield
         finally:
             os.close(descriptor)
+
+
+def check_foundable(folder: LocalFolder, state: LocalState) -> None:
+    """Refuse what makes no federation before a file is written.
+
+    Raises:
+        LocalError: the folder is in use or its path too long, or the numbers do not fit.
+    """
+    occupied = [path.name for path in folder.path.iterdir() if path.name != LOCK_NAME]
+    if occupied:
+        raise LocalError(
+            f"{folder.path} holds other files ({', '.join(sorted(occupied)[:3])}): "
+            "name an empty folder with --data"
+        )
+    if len(os.fsencode(folder.path)) > PATH_BYTES_MAX:
+        raise LocalError(
+            f"the path of the folder is longer than the {PATH_BYTES_MAX} bytes that bitcoind can "
+            "take: name another one with --data"
+        )
+    if not 1 <= state.n <= 15 or not 1 <= state.k <= state.n:
+        raise LocalError(f"n is 1 to 15 and k is 1 to n, not n={state.n}, k={state.k}")
+    if 2 * state.k - state.n - 1 < 1 and not state.allow_no_byzantine_safety:
+        raise LocalError(
+            f"with n={state.n}, k={state.k} one lying member can fork the chain: choose k of "
+            f"at least {(state.n + 3) // 2}, or --allow-no-byzantine-safety"
+        )
 
 
 @dataclass(slots=True)

@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -249,3 +250,43 @@ def test_prompt_when_interrupted_inside_the_event_loop_then_it_ends(tmp_path: Pa
     _, status = os.waitpid(child, 0)
     os.close(terminal)
     assert os.waitstatus_to_exitcode(status) != 0
+
+
+def test_up_when_processes_of_a_deleted_federation_run_then_refused_with_the_way_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "output.log"
+    folder = tmp_path / "deleted"
+    command = [sys.executable, "-c", "import time; time.sleep(60)"]
+    child = spawn("m0", command, data=folder, output=output)
+    try:
+        assert cli.main(["up", "--data", str(folder)]) == 1
+        assert "`fedpeg down` stops them" in capsys.readouterr().err
+    finally:
+        kill_processes([child])
+
+
+def test_up_when_the_path_is_too_long_for_bitcoind_then_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "bitcoind"
+    program.write_text("#!/bin/sh\necho Bitcoin Core version v29.0.0\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("BITCOIND", str(program))
+    folder = tmp_path / ("x" * 200) / ("y" * 200) / ("z" * 100)
+    assert cli.main(["up", "--data", str(folder)]) == 1
+    assert "longer than" in capsys.readouterr().err
+
+
+def test_command_when_its_output_cannot_be_written_then_one_line_and_exit_1() -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "federation.entry", "doctor", "--data", "/nonexistent"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1, done.stderr
