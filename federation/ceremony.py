@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
-from federation.local import LocalFederation, Report, all_of
+from federation.local import LocalFederation, Report, UpOptions, all_of
 from federation.local_state import FAUCET_WALLET, LocalError, LocalMember, LocalState, Stage
 from peg.bitcoind import BitcoindClient, amount_sats
 from peg.parameters import LOCAL
@@ -33,24 +33,30 @@ STEP_TIMEOUT_S = 120
 POLL_S = 0.1
 
 
-async def finish_founding(
-    federation: LocalFederation, state: LocalState, report: Report
-) -> LocalState:
-    """Take a federation whose processes run through the rest of its founding.
+async def bring_up(federation: LocalFederation, options: UpOptions, report: Report) -> LocalState:
+    """Start everything that does not run and finish the founding; the folder must be locked.
+
+    On failure or interruption nothing that was started here stays; the next call goes on.
 
     Raises:
+        AlreadyRunning: there is nothing to do.
         LocalError: a step does not come about in time, or a member refuses; says which.
+        BitcoindMissing, InvalidConfig, Unavailable: says what is in the way.
     """
-    async with federation.bitcoind_client(state) as bitcoind:
-        if state.stage is Stage.FILES:
-            state = await _fund(federation, bitcoind, state, report)
-    if state.stage is Stage.FUNDED:
-        state = await _approve(federation, state, report)
-    if state.stage is Stage.APPROVED:
-        report("open", "waiting for the block that opens the peg")
-        await _each_member(federation, state, _wait_open)
-        await _wallets_follow(federation, state)
-        state = _advance(federation, state, Stage.OPEN)
+    async with federation.stopped_on_failure():
+        state = await federation.start_node(options)
+        async with federation.bitcoind_client(state) as bitcoind:
+            if state.stage is Stage.FILES:
+                state = await _fund(federation, bitcoind, state, report)
+            await prepare_coins(bitcoind)
+        await federation.start_others(state)
+        if state.stage is Stage.FUNDED:
+            state = await _approve(federation, state, report)
+        if state.stage is Stage.APPROVED:
+            report("open", "waiting for the block that opens the peg")
+            await _each_member(federation, state, _wait_open)
+            await _wallets_follow(federation, state)
+            state = _advance(federation, state, Stage.OPEN)
     return state
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from federation.ceremony import finish_founding, prepare_coins
+from federation.ceremony import bring_up
 from federation.cli_logs import follow_logs, print_logs
 from federation.cli_session import Failed, Seconds, Session, command
 from federation.demo import Demo
@@ -69,7 +69,9 @@ def _register_up(group: click.Group) -> None:
             block_time_ms=block_time_ms,
             allow_no_byzantine_safety=allow_no_byzantine_safety,
         )
-        state = await bring_up(session.federation, options, session.output.progress)
+        federation = session.federation
+        with federation.folder.locked():
+            state = await bring_up(federation, options, session.output.progress)
         names = [member.name for member in state.members]
         session.output.result(
             {
@@ -85,24 +87,6 @@ def _register_up(group: click.Group) -> None:
             f"federation {state.chain} is up: {', '.join(names)} (any {state.k} sign), "
             f"bitcoind, wallet\ndata: {session.data}",
         )
-
-
-async def bring_up(federation: LocalFederation, options: UpOptions, report: Any) -> LocalState:
-    """Start everything and finish the founding; the work of `up`.
-
-    On failure or interruption nothing that was started here stays; the next `up` goes on.
-
-    Raises:
-        LocalError, BitcoindMissing, InvalidConfig, Unavailable: says what is in the way.
-    """
-    with federation.folder.locked():
-        async with federation.stopped_on_failure():
-            state = await federation.start_all(options)
-            if state.stage is not Stage.OPEN:
-                state = await finish_founding(federation, state, report)
-            async with federation.bitcoind_client(state) as bitcoind:
-                await prepare_coins(bitcoind)
-        return state
 
 
 def _register_down(group: click.Group) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 from rich.console import Console
 
-from federation.ceremony import finish_founding
+from federation.ceremony import bring_up
 from federation.cli_peg import newest_blocks
 from federation.cli_session import Failed, Output, Session, print_json, show_btc
 from federation.cli_tables import audit_text, blocks_table, is_exact
@@ -130,8 +130,7 @@ class Demo:
             "own keys and certificate, beside a regtest bitcoind."
         )
         options = UpOptions(n=MEMBERS, k=THRESHOLD, block_time_ms=BLOCK_TIME_MS)
-        state = await self._federation.start_all(options)
-        state = await finish_founding(self._federation, state, self._output.progress)
+        state = await bring_up(self._federation, options, self._output.progress)
         async with self._open(state) as stage:
             say(f"The peg is open. Parameter hash {self._parameter_hash(state)[:16]}…")
             await self._deposit(stage)

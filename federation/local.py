@@ -156,10 +156,10 @@ class LocalFederation:
 
     # ---- up ----
 
-    async def start_all(self, options: UpOptions) -> LocalState:
-        """Start everything that does not run, founding files first if there are none.
+    async def start_node(self, options: UpOptions) -> LocalState:
+        """Start the Bitcoin node unless it runs; make the federation's files if there are none.
 
-        The folder must be locked. On failure or cancellation what this call started is stopped.
+        The folder must be locked. Stop what was started with `stopped_on_failure`.
 
         Returns:
             The state; its `stage` tells whether the founding ceremony is still to be finished.
@@ -184,12 +184,18 @@ class LocalFederation:
                     f"the federation in {self.folder.path} is up already ({len(running)} processes)"
                 )
             state = self._keep_ports(state, running)
-        async with self.stopped_on_failure():
-            await self._start_bitcoind(state)
-            self._found(state)
-            await self.start_members([member.name for member in state.members])
-            await self._start_wallet(state)
+        await self._start_bitcoind(state)
+        self._found(state)
         return state
+
+    async def start_others(self, state: LocalState) -> None:
+        """Start the members and the wallet process, those that do not run.
+
+        Raises:
+            LocalError: one of them ended or does not answer.
+        """
+        await self.start_members([member.name for member in state.members])
+        await self._start_wallet(state)
 
     @asynccontextmanager
     async def stopped_on_failure(self) -> AsyncIterator[None]:

@@ -15,8 +15,8 @@ from federation.bitcoind_process import (
     bitcoind_arguments,
     find_bitcoind,
 )
-from federation.cli_local import bring_up
-from federation.local import AlreadyRunning, LocalFederation, UpOptions
+from federation.ceremony import bring_up
+from federation.local import AlreadyRunning, LocalFederation, Report, UpOptions
 from federation.local_state import (
     LocalError,
     LocalFolder,
@@ -33,6 +33,12 @@ FAST = UpOptions(block_time_ms=0)
 
 def quiet(_: str, __: str) -> None:
     """Nobody listens."""
+
+
+async def up(federation: LocalFederation, options: UpOptions, report: Report = quiet) -> LocalState:
+    """What `fedpeg up` does."""
+    with federation.folder.locked():
+        return await bring_up(federation, options, report)
 
 
 def state_of(n: int = 4) -> LocalState:
@@ -161,7 +167,7 @@ async def test_up_when_numbers_make_no_safe_federation_then_nothing_is_written(
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BITCOIND", str(program))
         with pytest.raises(LocalError, match=reason):
-            await bring_up(LocalFederation(data, quiet), options, quiet)
+            await up(LocalFederation(data, quiet), options)
     assert [path.name for path in data.iterdir()] == [".lock"]
 
 
@@ -170,13 +176,13 @@ async def test_up_when_folder_holds_other_files_then_refused(tmp_path: Path) -> 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BITCOIND", str(program))
         with pytest.raises(LocalError, match="other files"):
-            await bring_up(LocalFederation(tmp_path, quiet), UpOptions(), quiet)
+            await up(LocalFederation(tmp_path, quiet), UpOptions())
 
 
 async def test_up_when_folder_holds_another_federation_then_refused(tmp_path: Path) -> None:
     LocalFolder(tmp_path).save(state_of())
     with pytest.raises(LocalError, match="another one needs another --data"):
-        await bring_up(LocalFederation(tmp_path, quiet), UpOptions(n=7), quiet)
+        await up(LocalFederation(tmp_path, quiet), UpOptions(n=7))
 
 
 def test_member_when_unknown_then_known_ones_are_named(tmp_path: Path) -> None:
@@ -215,7 +221,7 @@ class Federation(LocalFederation):
 
     async def up(self) -> LocalState:
         """Bring it up."""
-        return await bring_up(self, FAST, quiet)
+        return await up(self, FAST)
 
     async def tip(self) -> tuple[int, str]:
         """Height and genesis of the chain."""
@@ -265,7 +271,7 @@ async def test_up_when_interrupted_at_a_step_then_nothing_runs_and_next_up_goes_
     interrupted = LocalFederation(federation.folder.path, interrupt)
     try:
         with pytest.raises(asyncio.CancelledError):
-            await bring_up(interrupted, FAST, interrupt)
+            await up(interrupted, FAST, interrupt)
         task = asyncio.current_task()
         while task is not None and task.cancelling():
             task.uncancel()
