@@ -44,6 +44,7 @@ COMMANDS = (
     "audit",
     "blocks",
     "doctor",
+    "bench latency",
     "demo",
 )
 NEED_A_FEDERATION = (
