@@ -21,6 +21,7 @@ from federation.evidence_store import EvidenceStore
 from federation.files import FileLayer
 from federation.members import MemberSet
 from federation.production import BlockProduction
+from federation.secret_key import SecretKey
 from federation.signer import Signer
 from federation.start import (
     OpenedJournal,
@@ -298,6 +299,10 @@ class World:
         self.file: FederationFile = found(folder, n=n, k=k)
         self.params = self.file.chain_params()
         self.members: MemberSet = self.file.member_set()
+        self.secrets = [
+            SecretKey(bytes.fromhex(member_folder(folder, i).block_key.read_text().strip()))
+            for i in range(n)
+        ]
         self.first_epoch_blocks = first_epoch_blocks
         self.block_interval_ms = block_interval_ms
         self.random = random.Random(seed)
