@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
-from federation.local import LocalFederation, Report, UpOptions, all_of
+from federation.local import LocalFederation, PortTaken, Report, UpOptions, all_of
 from federation.local_state import FAUCET_WALLET, LocalError, LocalMember, LocalState, Stage
 from peg.bitcoind import BitcoindClient, amount_sats
 from peg.parameters import LOCAL
@@ -30,6 +30,7 @@ FAUCET_BLOCKS = 120
 """Blocks mined for the faucet; those deeper than 100 can be spent."""
 FUNDING_BLOCKS = LOCAL.anchor_depth + LOCAL.commit_depth
 STEP_TIMEOUT_S = 120
+PORT_TRIES_MAX = 3
 POLL_S = 0.1
 
 
@@ -43,6 +44,17 @@ async def bring_up(federation: LocalFederation, options: UpOptions, report: Repo
         LocalError: a step does not come about in time, or a member refuses; says which.
         BitcoindMissing, InvalidConfig, Unavailable: says what is in the way.
     """
+    for _ in range(PORT_TRIES_MAX - 1):
+        try:
+            return await _bring_up_once(federation, options, report)
+        except PortTaken:  # by another program, after it was found free
+            report("ports", "another program took a port meanwhile: once more")
+    return await _bring_up_once(federation, options, report)
+
+
+async def _bring_up_once(
+    federation: LocalFederation, options: UpOptions, report: Report
+) -> LocalState:
     async with federation.stopped_on_failure():
         state = await federation.start_node(options)
         async with federation.bitcoind_client(state) as bitcoind:

@@ -64,6 +64,7 @@ REBUILD_TIMEOUT_MS = 600_000
 STOP_TIMEOUT_MS = 15_000
 POLL_S = 0.05
 OUTPUT_LINES_SHOWN = 12
+PORT_TAKEN_SIGNS = ("Address already in use", "Unable to bind", "Unable to start HTTP server")
 
 Report = Callable[[str, str], None]
 """Told of progress: a short name of the step, and a sentence."""
@@ -71,6 +72,10 @@ Report = Callable[[str, str], None]
 
 class AlreadyRunning(LocalError):
     """`up` has nothing to do."""
+
+
+class PortTaken(LocalError):
+    """A process could not listen on its port; the next `up` chooses another."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -445,7 +450,9 @@ class LocalFederation:
         give_up_at = loop.time() + READY_TIMEOUT_S
         while True:
             if not is_running(child):
-                raise LocalError(f"{name} ended right after its start{self._last_output(name)}")
+                output = self._last_output(name)
+                kind = PortTaken if any(s in output for s in PORT_TAKEN_SIGNS) else LocalError
+                raise kind(f"{name} ended right after its start{output}")
             try:
                 await ask()
                 return

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from federation import ceremony
+from federation.local import PortTaken, UpOptions
 from federation.local_state import Stage
 
 
@@ -54,3 +55,24 @@ async def test_dry_run_comes_first_while_the_lane_is_not_open(advanced: list[Sta
         await approve(federation)
     assert "dryrunopen" in federation.calls
     assert not advanced
+
+
+async def test_up_when_a_port_is_taken_meanwhile_then_tried_again_a_few_times(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said: list[str] = []
+    failures = [PortTaken("m0: Address already in use")] * (ceremony.PORT_TRIES_MAX - 1)
+
+    async def once(*_: Any) -> str:
+        if failures:
+            raise failures.pop()
+        return "up"
+
+    monkeypatch.setattr(ceremony, "_bring_up_once", once)
+    federation: Any = None
+    found: Any = await ceremony.bring_up(federation, UpOptions(), lambda step, _: said.append(step))
+    assert found == "up"
+    assert said == ["ports"] * (ceremony.PORT_TRIES_MAX - 1)
+    failures += [PortTaken("m0: Address already in use")] * ceremony.PORT_TRIES_MAX
+    with pytest.raises(PortTaken):
+        await ceremony.bring_up(federation, UpOptions(), lambda *_: None)
