@@ -224,11 +224,16 @@ class HeightState:
             self.keeper.enter_round(self.round, (self.locked_round, self.valid_round))
         if self.step is Step.PROPOSE:
             self._set_timer(TimerKind.PROPOSE, self.times.timeout_ms(self.round))
+        self._restore_decision()
+
+    def _restore_decision(self) -> None:
         signed_height, signed_hash = self.pen.image.block_signature
-        if signed_height == self.height and self.pen.image.commit is not None:
-            self.on_certificate(self.pen.image.commit)
+        commit = self.pen.image.commit
+        if signed_height != self.height or commit is None:
+            return
+        self.on_certificate(commit)
+        if self.keeper.holds(commit):
             self.step, self.decided_hash = Step.DECIDED, signed_hash
-            self._want(signed_hash, None)
 
     def restore_position(self, vote: Vote) -> None:
         """Round and step are those of the last own vote."""

@@ -33,6 +33,7 @@ class Liars:
         self.sim = simulation
         self.members = simulation.scenario.liars
         self.targets = [m for m in range(simulation.scenario.n) if m not in self.members]
+        self._prepared: set[tuple[int, int]] = set()
         self._acted: set[tuple[int, int]] = set()
         self._signed: set[int] = set()
         self._votes: dict[tuple[int, int, int, bytes], dict[int, Vote]] = defaultdict(dict)
@@ -41,6 +42,10 @@ class Liars:
         self._pols: dict[int, dict[tuple[int, bytes], Certificate]] = defaultdict(dict)
         self._cons: dict[int, bool] = {}
         self._locked_one: set[tuple[int, int, bytes]] = set()
+        self._faces: dict[tuple[int, int], dict[int, int] | None] = {}
+        self._face_blocks: dict[tuple[int, int], list[bytes]] = {}
+        if self.members:
+            simulation.after(0, self._prepare, 1, 0)
 
     def observe(self, sender: int, liar: int, message: Any) -> None:
         """A correct member's message reached a liar."""
@@ -122,6 +127,15 @@ class Liars:
             self._cons[height] = self.sim.rng.random() < 0.5
         return self._cons[height]
 
+    def _faces_of(self, height: int, round_: int) -> dict[int, int] | None:
+        """In some rounds the liars show each member one of two faces, and keep to it."""
+        key = (height, round_)
+        if key not in self._faces:
+            rng = self.sim.rng
+            faces = {target: rng.randrange(2) for target in self.targets}
+            self._faces[key] = faces if rng.random() < 0.25 else None
+        return self._faces[key]
+
     def _lock_one(self, pol: Certificate) -> None:
         """Give the missing prevotes to a single member, so that it alone locks."""
         target = self.sim.rng.choice(self.targets)
@@ -147,19 +161,67 @@ class Liars:
     # --- acts
 
     def _begin(self, height: int, round_: int) -> None:
-        """A correct member is in this round: lie in it, and perhaps prepare the next ones."""
+        """A correct member is in this round: lie in it, and prepare the next one."""
         rng = self.sim.rng
+        self._prepare(height, round_)
+        self._prepare(height, round_ + 1)
+        if self._faces_of(height, round_) is not None:
+            self._show_faces(height, round_)
+            return
         for member in self.members:
             style = "con" if self._is_con(height) else rng.choice(STYLES)
-            for ahead in (0, 1):
-                if (height + round_ + ahead) % self.sim.scenario.n == member and style != "silent":
-                    self.sim.after(rng.randrange(60), self._propose, member, height, round_ + ahead)
             if style == "con":
                 continue
             for kind in (VoteType.PREVOTE, VoteType.PRECOMMIT):
                 for _ in range(2 if style == "chaos" else 1):
-                    delay_ms = rng.randrange(30, 260)
+                    delay_ms = rng.randrange(20, 160)
                     self.sim.after(delay_ms, self._lie, member, kind, height, round_, style)
+
+    def _prepare(self, height: int, round_: int) -> None:
+        """Propose in own rounds, before anybody waits for it."""
+        member = (height + round_) % self.sim.scenario.n
+        if member not in self.members or (height, round_) in self._prepared:
+            return
+        self._prepared.add((height, round_))
+        rng = self.sim.rng
+        if self._faces_of(height, round_) is not None:
+            self.sim.after(rng.randrange(60), self._propose_faces, member, height, round_)
+        elif rng.random() < 0.85:
+            self.sim.after(rng.randrange(60), self._propose, member, height, round_)
+
+    def _show_faces(self, height: int, round_: int) -> None:
+        """Help each half decide its own block."""
+        rng, sim = self.sim.rng, self.sim
+        for member in self.members:
+            for kind, least in ((VoteType.PREVOTE, 20), (VoteType.PRECOMMIT, 60)):
+                sim.after(least + rng.randrange(40), self._vote_faces, member, kind, height, round_)
+
+    def _propose_faces(self, member: int, height: int, round_: int) -> None:
+        blocks = [self._fresh_block(member, height) for _ in range(2)]
+        self._face_blocks[height, round_] = blocks
+        for target, face in (self._faces_of(height, round_) or {}).items():
+            vote = self._vote(member, VoteType.PROPOSAL, height, round_, blocks[face], -1)
+            self.sim.send(member, target, Proposal(vote, None))
+            data = self.sim.blocks[blocks[face]]
+            message = BlockMessage(height=height, block_hash=blocks[face], data=data)
+            self.sim.send(member, target, message)
+
+    def _vote_faces(self, member: int, kind: VoteType, height: int, round_: int) -> None:
+        offered = self._offered[height, round_][:1] or [NIL]
+        blocks = self._face_blocks.get((height, round_), [offered[0], NIL])
+        for target, face in (self._faces_of(height, round_) or {}).items():
+            self.sim.send(
+                member, target, self._vote(member, kind, height, round_, blocks[face], -1)
+            )
+
+    def _fresh_block(self, member: int, height: int) -> bytes:
+        rng = self.sim.rng
+        data = make_block(
+            height, self._tip(height), proposer=member, salt=rng.randrange(1 << 24) << 1
+        )
+        self.sim.blocks[block_hash(data)] = data
+        self._known[height][block_hash(data)] = data
+        return block_hash(data)
 
     def _lie(self, member: int, kind: VoteType, height: int, round_: int, style: str) -> None:
         rng = self.sim.rng
@@ -233,6 +295,7 @@ class Liars:
             return
         self._signed.add(height)
         rng = self.sim.rng
+        self.sim.after(20 + rng.randrange(60), self._prepare, height + 1, 0)
         for member in self.members:
             if rng.random() < 0.4:
                 continue

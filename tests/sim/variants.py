@@ -77,7 +77,7 @@ class ForgetsLock(Agreement):
 
 
 class ForgetsStep(Driver):
-    """B13: step not restored after restart; the lock of earlier rounds is."""
+    """B13: step not restored after restart; the lock is."""
 
     def __init__(
         self,
@@ -98,9 +98,8 @@ class ForgetsStep(Driver):
             super().restore_position(vote)
             self.step = Step.PROPOSE
 
-        def restore_lock(self, vote: Vote) -> None:
-            if vote.round < self.pen.image.position[1]:
-                super().restore_lock(vote)
+        def c24a_justification(self, proposed: Vote) -> int:
+            return min(super().c24a_justification(proposed), self.round - 1)
 
     agreement_class = Rules
 

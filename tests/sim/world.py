@@ -18,14 +18,14 @@ GENESIS = sha256(b"simulated genesis").digest()
 GENESIS_TIP = sha256(b"simulated block 0").digest()
 
 TIMES = ConsensusTimes(
-    block_interval_ms=400,
-    min_interval_ms=30,
-    timeout_base_ms=200,
-    timeout_step_ms=40,
-    timeout_cap_ms=1_500,
-    gossip_interval_ms=60,
+    block_interval_ms=240,
+    min_interval_ms=20,
+    timeout_base_ms=120,
+    timeout_step_ms=20,
+    timeout_cap_ms=1_000,
+    gossip_interval_ms=40,
 )
-HEALED_DELAY_MS = 25  # T0 ≥ 3Δ + 2 · gossip_interval (C33)
+HEALED_DELAY_MS = 12  # T0 ≥ 3Δ + 2 · gossip_interval (C33)
 
 _BLOCK = struct.Struct("<I32sBBIB")
 
@@ -188,11 +188,11 @@ def scenario_of(seed: int) -> Scenario:
         n=n,
         k=k,
         liars=tuple(sorted(rng.sample(range(n), lying))),
-        chaos_ms=rng.choice((1_500, 2_500, 4_000)),
+        chaos_ms=rng.choice((1_000, 2_000, 3_000)),
         loss_permille=int(rng.choice((0, 50, 150, 300)) * harsh),
         duplicate_permille=rng.choice((0, 0, 50, 200)),
         starve_permille=rng.choice((0, 0, 950)),
-        delay_max_ms=rng.choice((20, 60, 150, 400)),
+        delay_max_ms=rng.choice((10, 30, 80, 250)),
         crash_every_ms=rng.choice((0, 250, 600, 1_500)),
         partition_every_ms=rng.choice((0, 0, 300, 900)),
         wipes=not lying and n > k and rng.random() < 0.5,

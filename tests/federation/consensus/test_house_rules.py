@@ -43,11 +43,11 @@ def test_rule_is_cited_in_the_code(rule: str) -> None:
 
 
 def test_core_is_about_a_thousand_lines_of_code() -> None:
-    """Blank lines, docstrings and comments apart."""
+    """Blank lines, docstrings, comments and imports apart."""
     lines = 0
     for name in CORE_FILES:
         text = (CODE / "consensus" / name).read_text("utf-8")
-        code = re.sub(r'"""[\s\S]*?"""', "", text)
+        code = re.sub(r'"""[\s\S]*?"""|^from \S+ import (\([^)]*\)|.*)$', "", text, flags=re.M)
         stripped = (line.strip() for line in code.splitlines())
         lines += sum(bool(line) and not line.startswith("#") for line in stripped)
-    assert lines <= 1_100
+    assert lines <= 1_050
