@@ -50,9 +50,6 @@ class PegPort(Protocol):
     def carries_work(self, block: Block) -> bool:
         """Whether a block holds a record or a newer commitment than the last final one (N17)."""
 
-    def is_minimal(self, block: Block) -> bool:
-        """Whether it is the minimal block of N9."""
-
     def claim_is_ripe(self, tx: Transaction) -> bool:
         """Whether the claims of a transaction can go into a block now (peg:C2, C4, C6, C7)."""
 
@@ -270,7 +267,7 @@ class BlockProduction:
             eventual, policy, reason = False, True, str(error)
         if not self._is_timely(block.header.time):
             eventual, reason = False, "block time is ahead of the clock (V9)"
-        if block.header.proposed.kind != 0 and not self._peg.is_minimal(block):
+        if block.header.proposed.kind != 0:
             policy, reason = False, "parameters this operator did not approve (V10)"
         if not policy:
             return Judgement(Verdict.REFUSED, reason)

@@ -112,9 +112,6 @@ class FakePeg:
     def carries_work(self, block: Block) -> bool:
         return self.work(block)
 
-    def is_minimal(self, block: Block) -> bool:
-        return len(block.transactions) == 1
-
     def claim_is_ripe(self, tx: Transaction) -> bool:
         return self.ripe(tx)
 
