@@ -142,8 +142,10 @@ class CertificateArchive:
                 return None
             if isinstance(record, Base):
                 self._begins[number] = max(record.position[0], record.block_signature[0])
-            else:
+            elif number == 1:
                 self._begins[number] = -1
+            else:
+                return None
         return self._begins[number]
 
 
