@@ -40,7 +40,13 @@ def quiet(local: Local) -> Iterator[Local]:
         local.wait_mode(name, "VOTING")
         info = local.member(name).call("getfederationinfo")
         assert info["evidence"] == 0 and info["alarms"] == [], info
-        assert all(member["connected"] for member in info["members"]), info["members"]
+        wait_for(lambda name=name: is_fully_linked(local, name), f"{name} is linked to all")
+
+
+def is_fully_linked(local: Local, name: str) -> bool:
+    """Whether a member has a link to every other one; a link that was cut is dialed again."""
+    members = local.member(name).call("getfederationinfo")["members"]
+    return all(member["connected"] for member in members)
 
 
 def port_of(local: Local, name: str) -> int:

@@ -38,7 +38,6 @@ def test_peg_journals_when_wiped_during_a_pegout_then_paid_once_and_nobody_absta
     local.up()
     for name in local.names:
         local.wait_mode(name, "VOTING")
-        assert local.log(name)[-1]
         modes = [line["mode"] for line in local.log(name) if line["event"] == "mode"]
         assert "ABSTAINING" not in modes
     assert local.mine_until_batched(pegout["id"]) == txid  # the same signatures again
@@ -61,9 +60,10 @@ def test_member_when_all_but_its_keys_is_wiped_then_it_resyncs_abstains_and_vote
     lost_at = local.height()
     local.start("m1")
 
-    news = [line for line in local.log("m1") if line["event"] in ("member_started", "mode")]
-    assert news[0]["start"] == "amnesiac"
-    assert news[1]["mode"] == "ABSTAINING"
+    news = local.log("m1")
+    started = next(line for line in news if line["event"] == "member_started")
+    assert started["start"] == "amnesiac"
+    assert next(line for line in news if line["event"] == "mode")["mode"] == "ABSTAINING"
     local.finish_pegout(pegout["id"])
     assert local.received(address) == [4_000_000 - PEG_OUT_FEE_SATS]
 

@@ -47,6 +47,7 @@ COMMANDS = (
     "bench latency",
     "demo",
 )
+PEGIN_STAGES = ("address", "funded", "confirming", "claimable", "claim_sent")
 NEED_A_FEDERATION = (
     "down",
     "status",
@@ -411,26 +412,25 @@ def test_members_when_stopped_killed_and_started_then_status_follows(shell: Shel
 
 
 @pytest.mark.e2e
-@pytest.mark.parametrize("stage", ["address", "funded", "confirming", "claim_sent"])
+@pytest.mark.parametrize("stage", PEGIN_STAGES)
 def test_pegin_when_killed_at_a_stage_then_the_next_run_ends_the_same_one(
     shell: Shell, stage: str
 ) -> None:
-    amount = f"0.0{300 + len(stage)}"
+    amount = f"0.0{300 + PEGIN_STAGES.index(stage)}"
     words = ("peg", "in", amount, "--to", "bob", "--wait")
     process = shell.popen(*words)
-    killed_id = None
-    for line in process.stdout or ():
-        view = json.loads(line)
-        if view.get("stage") in (stage, "final"):
-            killed_id = view["id"]
-            break
+    later = PEGIN_STAGES[PEGIN_STAGES.index(stage) :]
+    views = (json.loads(line) for line in process.stdout or ())
+    killed_id = next(view["id"] for view in views if view.get("stage") in later)
     process.kill()
     process.communicate()
     before = len(shell.run("peg", "status")["pegins"])
+    went_on = shell.run("peg", "status", str(killed_id))["stage"] != "final"
     ended = shell.run(*words)
     assert ended["stage"] == "final"
-    assert ended["id"] == killed_id
-    assert len(shell.run("peg", "status")["pegins"]) == before
+    if went_on:  # on a slow machine it may have ended before it was killed
+        assert ended["id"] == killed_id
+        assert len(shell.run("peg", "status")["pegins"]) == before
 
 
 @pytest.mark.e2e
