@@ -24,7 +24,7 @@ SETTLED_LATER = re.compile(r"\b(" + "|".join(("TO" + "DO", "FIX" + "ME", "X" * 3
 URL = re.compile(r"\b(?:https?|ftp)://([^\s/:\"'`)>{}]+)")
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 INVENTED_HOSTS = re.compile(r"[a-z]|.*\.example")
-MACHINE_PATH = re.compile("/(?:" + "|".join(("ro" + "ot", "ho" + "me", "wo" + "rk")) + ")/")
+MACHINE_PATH = re.compile("/(?:" + "|".join(("ro" + "ot", "ho" + "me", "wo" + "rk")) + ")/(?!you/)")
 TASK_MAKERS = frozenset({"create_task", "gather", "ensure_future"})
 WHOLE_PROGRAM_CATCHERS = frozenset({"federation/cli.py", "federation/member.py"})
 
