@@ -1,17 +1,20 @@
 """A real local federation as a test holds it: commands, RPC, Bitcoin blocks, signals."""
 
+import io
 import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from federation import cli
 from tests.e2e.processes import kill_all, processes_of, send
 from tests.e2e.rpc import Refused, Rpc, sats
 from tests.e2e.waiting import wait_for
@@ -25,6 +28,7 @@ PEGIN_DEPTH = 6
 COMMIT_DEPTH = 2
 RESET_DEPTH = 4
 ANCHOR_SATS = 5_000_000
+KEPT_AT_A_WIPE = ("keys", "member.json")
 ADDRESS_KINDS = ("bech32", "bech32m", "p2sh-segwit", "legacy")
 
 
@@ -68,6 +72,13 @@ class Local:
         assert "Traceback" not in done.stderr, shown
         return Done(code=done.returncode, stdout=done.stdout, stderr=done.stderr)
 
+    def answer(self, *words: str) -> Done:
+        """Run `fedpeg` inside this process: as `run`, without the start of another Python."""
+        stdout, stderr = io.StringIO(), io.StringIO()
+        with redirect_stdout(stdout), redirect_stderr(stderr):
+            code = cli.main([*words, "--data", str(self.data)])
+        return Done(code=code, stdout=stdout.getvalue(), stderr=stderr.getvalue())
+
     @contextmanager
     def begin(self, *words: str) -> Iterator[subprocess.Popen[str]]:
         """Start `fedpeg` in a process group of its own, with its output to be read.
@@ -96,7 +107,8 @@ class Local:
 
     def up(self) -> None:
         """Start whatever does not run, and wait until all members agree."""
-        self.run("up", code=None)
+        if not {*self.names, "bitcoind", "wallet"} <= set(self.processes()):
+            self.run("up")
         missing = {*self.names, "bitcoind", "wallet"} - set(self.processes())
         assert not missing, f"{missing} do not run after `up`"
         self.wait_agreed()
@@ -178,6 +190,12 @@ class Local:
         """Start a member, and wait until it has caught up."""
         self.run("member", "start", name)
         self.wait_agreed()
+
+    def wipe(self, name: str) -> None:
+        """Delete all a member has but its keys and its configuration."""
+        for path in self.folder(name).iterdir():
+            if path.name not in KEPT_AT_A_WIPE:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def tune(self, name: str, **numbers: int) -> None:
         """Change numbers in the configuration of a member that does not run."""

@@ -14,7 +14,8 @@ REFUSED, USAGE = 1, 2
 
 def check_refused(local: Local, *words: str, because: str) -> None:
     """Exit code 1, the reason in one line on standard error, nothing on standard output."""
-    done = local.run(*words, code=REFUSED)
+    done = local.answer(*words)
+    assert done.code == REFUSED
     assert because in done.stderr, done.stderr
     assert done.stderr.startswith("fedpeg: ") and done.stderr.count("\n") == 1, done.stderr
     assert done.stdout == ""
@@ -67,8 +68,13 @@ def test_usage_errors_have_exit_code_2(local: Local) -> None:
         ("mine", "0"),
         ("up", "-n", "99"),
     ):
-        done = local.run(*words, code=USAGE)
-        assert done.stdout == "" and done.stderr
+        done = local.answer(*words)
+        assert (done.code, done.stdout) == (USAGE, "") and done.stderr
+
+
+def test_exit_codes_are_those_of_the_process_too(local: Local) -> None:
+    assert local.run("wallet", "balance", "nobody", code=REFUSED).stderr.startswith("fedpeg: ")
+    assert local.run("nonsense", code=USAGE).stdout == ""
 
 
 def test_up_when_it_runs_already_says_so(local: Local) -> None:

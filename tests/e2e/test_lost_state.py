@@ -12,7 +12,6 @@ pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("e2e-lost-state"), pytest
 
 UP = ("--block-time", "0")
 AWAY_BLOCKS = 200
-KEPT = {"keys", "member.json"}
 QUICK = {"min_interval_ms": 20, "timeout_base_ms": 150}
 """So that 200 blocks, every fourth without its proposer, do not take two minutes."""
 
@@ -54,9 +53,7 @@ def test_member_when_all_but_its_keys_is_wiped_then_it_resyncs_abstains_and_vote
     pegout = local.pegout("alice", address, "0.04")
     local.mine_until_batched(pegout["id"])
     local.kill("m1")
-    for path in local.folder("m1").iterdir():
-        if path.name not in KEPT:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    local.wipe("m1")
     lost_at = local.height()
     local.start("m1")
 

@@ -97,10 +97,12 @@ def test_payout_when_the_old_branch_returns_after_the_reset_then_paid_once(
     pegout_id, address = payout
     local.mine(COMMIT_DEPTH)
     local.finish_pegout(pegout_id)
+    local.kill("m3")  # the other three decide all of it
     old = local.invalidate(place(local, pegout_id))
     local.mine_empty(RESET_DEPTH + 1)
     local.wait_committed()
     local.mine_until_batched(pegout_id)
+    local.start("m3")
     local.mine()  # paid on the new branch too, by a version of its own or the old one
     assert local.received(address) == PAID
     _bring_back(local, old)
@@ -185,6 +187,32 @@ def test_claimed_deposit_when_it_vanishes_then_payouts_halt_until_it_is_back(
 def _deposit_height(local: Local, deposit: str) -> int:
     shown = local.bitcoind().call("getrawtransaction", deposit.split(":")[0], True)
     return _height_of(local, shown["blockhash"])
+
+
+def test_member_when_wiped_after_a_reset_then_its_books_agree_with_the_others(
+    local: Local, payout: tuple[str, str]
+) -> None:
+    pegout_id, address = payout
+    local.mine(COMMIT_DEPTH)
+    local.finish_pegout(pegout_id)
+    local.invalidate(place(local, pegout_id))
+    local.mine_empty(RESET_DEPTH + 1)
+    local.wait_committed()
+    local.kill("m2")
+    local.wipe("m2")
+    local.start("m2")
+    audit = local.audit()  # the same digest of the peg's state at all
+    assert audit["equal"] and audit["unpaid_sats"] == PAID[0]
+    _pay_until_voting(local, "m2")
+    check_paid_once(local, pegout_id, address)
+
+
+def _pay_until_voting(local: Local, name: str) -> None:
+    def votes() -> bool:
+        local.pay("alice", "alice", "0.001")
+        return bool(local.member(name).call("getfederationinfo")["mode"] == "VOTING")
+
+    wait_for(votes, f"{name} votes again")
 
 
 def _mine_empty_and_settle(local: Local, count: int) -> None:
