@@ -57,7 +57,6 @@ class MemberMethods:
             (self.getfederationinfo, "State of the agreement, links and limits in force."),
             (self.getblocksigners, "Who proposed and who signed each block of a range."),
             (self.getevidence, "Evidence against members."),
-            (self.waitforblockheight, "Wait until the chain has a height, or for a time (ms)."),
             (self.unhalt, "Leave HALTED; the block (hash) of this chain stands."),
             (self.resumeat, "Vote from a height on, by this operator's word alone (C76)."),
             (
@@ -72,6 +71,12 @@ class MemberMethods:
             (self.dryrunopen, "Sign the trial spend of a FED output, or try it when signed."),
         ):
             registry.add(method.__name__, method, summary)
+        registry.add(
+            "waitforblockheight",
+            self.waitforblockheight,
+            "Wait until the chain has a height, or for a time (ms).",
+            aliases={"timeout": "wait_ms"},
+        )
 
     # -- federation
 
