@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from federation.bitcoind_process import (
     COOKIE_NAME,
@@ -18,6 +19,22 @@ from federation.processes import ChildProcess, kill_processes, spawn
 from peg.bitcoind import BitcoindClient
 
 START_DEADLINE_MS = 30_000
+END_TO_END = "tests/e2e/"
+
+
+class SharedFederations(LoadScopeScheduling):  # type: ignore[misc]
+    """Gives out tests one by one, but those of an end-to-end module to one worker.
+
+    They share a federation, which would be founded once on each worker.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        return nodeid.partition("::")[0] if nodeid.startswith(END_TO_END) else nodeid
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> SharedFederations:
+    """Asked by xdist when there are several workers."""
+    return SharedFederations(config, log)
 
 
 @dataclass(slots=True)

@@ -10,7 +10,7 @@ from tests.e2e.local import PEGIN_DEPTH, RESET_DEPTH, Local
 from tests.e2e.rpc import Refused, sats
 from tests.e2e.waiting import wait_for
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("e2e-claims")]
+pytestmark = pytest.mark.e2e
 
 UP = ("-n", "2", "-k", "2", "--block-time", "0")
 TOO_SHALLOW = ("bad-pegin-witness", "bad-pegin-witness, Needs more confirmations.")

@@ -6,7 +6,7 @@ import pytest
 
 from tests.e2e.local import Local
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("e2e-commands")]
+pytestmark = pytest.mark.e2e
 
 UP = ("-n", "2", "-k", "2", "--block-time", "0")
 REFUSED, USAGE = 1, 2

@@ -16,7 +16,7 @@ from tests.e2e.local import Local
 from tests.e2e.rpc import Rpc, authorization
 from tests.e2e.waiting import wait_for
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("e2e-hostile")]
+pytestmark = pytest.mark.e2e
 
 UP = ("--block-time", "0")
 ALPN = "fedpeg/1"

@@ -12,7 +12,7 @@ from tests.e2e.local import Local
 from tests.e2e.processes import processes_of, processes_under
 from tests.e2e.waiting import wait_for
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("e2e-leftovers"), pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
 
 UP = ("-n", "2", "-k", "2", "--block-time", "0")
 DEMO_MAX_S = 60

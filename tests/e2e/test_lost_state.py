@@ -8,7 +8,7 @@ from tests.e2e.local import PEG_OUT_FEE_SATS, Local
 from tests.e2e.rpc import Rpc
 from tests.e2e.waiting import wait_for
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("e2e-lost-state"), pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 
 UP = ("--block-time", "0")
 AWAY_BLOCKS = 200

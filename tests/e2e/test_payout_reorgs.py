@@ -5,7 +5,7 @@ import pytest
 from tests.e2e.local import COMMIT_DEPTH, PEG_OUT_FEE_SATS, PEGIN_DEPTH, RESET_DEPTH, Local
 from tests.e2e.waiting import wait_for
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("e2e-payout-reorgs")]
+pytestmark = pytest.mark.e2e
 
 UP = ("--block-time", "0")
 PAID = [4_000_000 - PEG_OUT_FEE_SATS]

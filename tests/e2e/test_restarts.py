@@ -8,7 +8,7 @@ import pytest
 from tests.e2e.local import PEG_OUT_FEE_SATS, Local
 from tests.e2e.waiting import wait_for
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("e2e-restarts"), pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 
 UP = ("--block-time", "0")
 RUNS_MAX = 20

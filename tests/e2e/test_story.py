@@ -8,7 +8,7 @@ from tests.e2e.local import ANCHOR_SATS, PEG_OUT_FEE_SATS, Local
 from tests.e2e.rpc import sats
 from tests.e2e.waiting import wait_for
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("e2e-story")]
+pytestmark = pytest.mark.e2e
 
 UP = ("--block-time", "0")
 TRIAL_SATS = 20_000
