@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from federation import wal
 from federation.consensus import effects as fx
 from federation.consensus import events as ev
 from federation.consensus.encoding import NIL, FrameKind
@@ -579,6 +580,30 @@ def test_proposal_when_own_transactions_make_it_invalid_then_they_are_left_out(
         await world.until_height(1)
         assert any(p.engine.alarms for p in processes)
         assert all(len(p.chain.block(1).transactions) == 1 for p in processes)
+        await world.close()
+
+    run_virtual(story())
+
+
+def test_journal_when_large_then_rotated_between_heights_and_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """J7: a new file begins with a height, and holds all that a restart needs."""
+
+    async def story() -> None:
+        monkeypatch.setattr(wal, "ROTATE_ABOVE_BYTES", 5_000)
+        world = World(tmp_path, first_epoch_blocks=14)
+        process = world.start_all()[1]
+        await world.until_height(10)
+        numbers = process.journal.numbers
+        assert len(numbers) > 2 and numbers[0] == 1  # none is old enough to go
+        voted = max(sent[:3] for sent in own_messages(process))
+        await world.kill(1)
+        back = world.start(1, RESTART)
+        assert back.start is ev.StartMode.INTACT and back.opened.image.position >= voted
+        assert back.journal.numbers == numbers
+        await world.until_height(14)
+        assert len(tips(world)) == 1
         await world.close()
 
     run_virtual(story())

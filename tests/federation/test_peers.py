@@ -582,6 +582,35 @@ async def test_inbox_when_full_then_the_peer_is_dropped(run: Any) -> None:
     await run(body)
 
 
+async def test_inbox_when_it_has_no_room_then_no_more_is_read_and_the_link_stays(
+    run: Any,
+) -> None:
+    """C96: a member that sends faster than it is served waits; it is not dropped."""
+
+    async def body(home: Federation) -> None:
+        receiver, sender = await home.start(1), await home.start(0)
+        room, asked = asyncio.Event(), asyncio.Event()
+
+        async def wait_for_room(member: int) -> None:
+            assert member == 0
+            asked.set()
+            await room.wait()
+
+        receiver.network._wait_for_room = wait_for_room
+        await sender.until(lambda: sender.network.connected == {1})
+        await receiver.until(lambda: receiver.network.connected == {0})
+        sender.network.send(1, STATUS, b"first")
+        assert await receiver.next_frame() == (0, STATUS, b"first")
+        await asked.wait()
+        sender.network.send(1, STATUS, b"second")
+        assert receiver.heard.empty()
+        room.set()
+        assert await receiver.next_frame() == (0, STATUS, b"second")
+        assert receiver.network.connected == {0}
+
+    await run(body)
+
+
 async def test_callback_when_it_breaks_then_the_group_ends(tmp_path: Path) -> None:
     with pytest.raises(ExceptionGroup) as caught:
         async with asyncio.timeout(30), asyncio.TaskGroup() as group:
