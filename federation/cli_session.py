@@ -302,3 +302,7 @@ def run_async(main: Awaitable[T]) -> T:
         return asyncio.run(guarded())
     except (asyncio.CancelledError, KeyboardInterrupt) as error:
         raise Interrupted(received[0] if received else signal.SIGINT) from error
+    except Exception as error:
+        if received:  # it failed because of the signal, or its failure swallowed the cancellation
+            raise Interrupted(received[0]) from error
+        raise
