@@ -64,7 +64,7 @@ REBUILD_TIMEOUT_MS = 600_000
 STOP_TIMEOUT_MS = 15_000
 POLL_S = 0.05
 OUTPUT_LINES_SHOWN = 12
-PORT_TAKEN_SIGNS = ("Address already in use", "Unable to bind", "Unable to start HTTP server")
+PORT_TAKEN_SIGNS = ("address already in use", "unable to bind", "unable to start http server")
 
 Report = Callable[[str, str], None]
 """Told of progress: a short name of the step, and a sentence."""
@@ -451,7 +451,8 @@ class LocalFederation:
         while True:
             if not is_running(child):
                 output = self._last_output(name)
-                kind = PortTaken if any(s in output for s in PORT_TAKEN_SIGNS) else LocalError
+                said = output.lower()  # asyncio writes the system's words in lower case
+                kind = PortTaken if any(s in said for s in PORT_TAKEN_SIGNS) else LocalError
                 raise kind(f"{name} ended right after its start{output}")
             try:
                 await ask()
