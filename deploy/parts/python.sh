@@ -26,7 +26,7 @@ install one, or name it in FEDPEG_PYTHON"
         make_venv "$python"
     fi
     : >"$unfinished"
-    say "installing the locked packages (40 of them, less than a minute)"
+    say "installing the locked packages (less than a minute)"
     locked="$clone/requirements.lock"
     if needs_plyvel; then
         bring_plyvel
