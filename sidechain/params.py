@@ -46,13 +46,42 @@ BITCOIN_REGTEST = AddressPrefixes(
 )
 
 
+ALWAYS_ACTIVE = -1
+NEVER_ACTIVE = -2
+NO_TIMEOUT = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deployment:
+    """A rule that version bits switch on. Numbers are block heights.
+
+    Attributes:
+        bit: of the block version.
+        start: height from which votes count, ALWAYS_ACTIVE or NEVER_ACTIVE.
+        timeout: height at which an undecided vote fails.
+        period: blocks of one count; None takes the chain's `miner_confirmation_window`.
+        threshold: votes that lock it in; None takes the chain's.
+        min_activation_height: not active below, once locked in.
+
+    Source: elements/blocks.md 8.1.
+    """
+
+    bit: int
+    start: int
+    timeout: int = NO_TIMEOUT
+    period: int | None = None
+    threshold: int | None = None
+    min_activation_height: int = 0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChainParams:
     """Parameters of one sidechain.
 
-    Make it with `genesis.chain_params`, which fills in the two derived fields at the end.
-    `block_subsidy_sats`, `initial_free_coins_sats` and `initial_reissuance_tokens` are in the
-    smallest unit; fee rates are satoshis per 1,000 virtual bytes.
+    Make it with `genesis.chain_params`, which fills in the derived fields at the end: the assets
+    default to the pegged one. `block_subsidy_sats`, `initial_free_coins_sats` and
+    `initial_reissuance_tokens` are in the smallest unit; fee rates are satoshis per 1,000 virtual
+    bytes; heights None switch a rule off.
     """
 
     name: str
@@ -81,11 +110,32 @@ class ChainParams:
     min_relay_fee_sats_per_kvb: int = 100
     dust_relay_fee_sats_per_kvb: int = 100
     accept_nonstandard: bool = False
+    bip34_height: int = 0
+    bip65_height: int = 0
+    bip66_height: int = 0
+    segwit_height: int = 0
     csv_height: int = 1
+    miner_confirmation_window: int = 144
+    rule_change_activation_threshold: int = 108
+    dynafed: Deployment = Deployment(bit=25, start=ALWAYS_ACTIVE)
+    taproot: Deployment = Deployment(bit=2, start=ALWAYS_ACTIVE)
+    simplicity: Deployment = Deployment(bit=21, start=NEVER_ACTIVE)
+    testdummy: Deployment = Deployment(bit=28, start=0)
+    subsidy_halving_blocks: int = 150
+    parent_chain_signblockscript: bytes = b""
+    parent_pegged_asset: bytes = bytes(32)
+    pegin_min_height: int | None = None
+    pegin_min_sats: int = 0
+    pegin_subsidy_height: int | None = None
+    pegin_subsidy_threshold_sats: int = 0
+    accept_unlimited_issuances: bool = False
+    pegged_asset_name: str = "bitcoin"
     validate_pegin: bool = True
     anyone_can_spend_standard: bool = False
     multi_data_permitted: bool = False
     prefixes: AddressPrefixes = ELEMENTS_REGTEST
     parent_prefixes: AddressPrefixes = BITCOIN_REGTEST
     pegged_asset: bytes
+    policy_asset: bytes
+    subsidy_asset: bytes
     genesis_hash: bytes

@@ -39,16 +39,20 @@ def chain_params(*, name: str, **fields: Any) -> ChainParams:
 
     Args:
         name: the chain's name; it enters both derived values.
-        fields: any other field of `ChainParams`; the two scripts default to OP_TRUE.
+        fields: any other field of `ChainParams`; the two scripts default to OP_TRUE, policy and
+            subsidy asset to the pegged asset.
     Raises:
         InvalidEncoding: a combination this implementation does not run.
     """
     fields.setdefault("signblockscript", _OP_TRUE)
     fields.setdefault("fedpegscript", _OP_TRUE)
-    params = ChainParams(name=name, pegged_asset=ZERO_HASH, genesis_hash=ZERO_HASH, **fields)
+    chosen = {key: fields.pop(key, None) for key in ("policy_asset", "subsidy_asset")}
+    derived: dict[str, Any] = dict.fromkeys(("pegged_asset", *chosen, "genesis_hash"), ZERO_HASH)
+    params = ChainParams(name=name, **derived, **fields)
     _check_supported(params)
-    entropy = _asset_entropy(params)
-    params = replace(params, pegged_asset=asset_from_entropy(entropy))
+    pegged = asset_from_entropy(_asset_entropy(params))
+    assets: dict[str, Any] = {key: asset or pegged for key, asset in chosen.items()}
+    params = replace(params, pegged_asset=pegged, **assets)
     return replace(params, genesis_hash=genesis_block(params).hash)
 
 
