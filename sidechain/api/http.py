@@ -1,38 +1,40 @@
-"""JSON-RPC server over HTTP: cookie authentication, loopback only, everything bounded.
+"""JSON-RPC server over HTTP: authentication, who may connect, everything bounded.
 
-Speaks JSON-RPC 1.x and 2.0, single and in batches, as elementsd does (elements/interfaces.md 1).
+A connection is one task that reads a request, runs it and replies, over asyncio's streams. What
+it waits for has a deadline, which a timer of the server looks after.
+
+Source: elements/interfaces.md 1.
 """
 
 import asyncio
-import base64
-import binascii
-import hmac
+import contextlib
 import ipaddress
-import os
-import secrets
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from aiohttp import web
-
-from sidechain.api.json_text import Encoded, decode, encode
-from sidechain.api.registry import (
-    IN_WARMUP,
-    INTERNAL_ERROR,
-    INVALID_REQUEST,
-    METHOD_NOT_FOUND,
-    MISC_ERROR,
-    PARSE_ERROR,
-    Registry,
-    RpcError,
+from sidechain.api.credentials import Credentials, Login, SaltedLogin
+from sidechain.api.dispatch import Dispatcher
+from sidechain.api.http_messages import (
+    CONTINUE,
+    BadMessage,
+    Head,
+    read_body,
+    read_head,
+    reply_bytes,
 )
-from sidechain.errors import InvariantError, Unavailable
+from sidechain.api.registry import Registry, RpcError
 
-__all__ = ["Limits", "Registry", "RpcError", "RpcServer"]
+__all__ = ["Limits", "Login", "Registry", "RpcError", "RpcServer", "SaltedLogin"]
 
-COOKIE_USER = "__cookie__"
+STREAM_BUFFER_BYTES = 65_536
+LINGER_S = 2
+"""How long a connection that ends with an error may go on sending, so that it reads the reply."""
+WRONG_LOGIN_PAUSE_MS = 250
+"""Before a wrong password is refused, against guessing."""
+DEADLINE_CHECK_S = 0.25
+
+_LOCAL = tuple(map(ipaddress.ip_network, ("127.0.0.0/8", "::1/128")))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,272 +53,275 @@ class Limits:
     idle_timeout_s: int = 60
 
 
-class RpcServer:
-    """One listening socket that answers the methods of a registry.
+@dataclass(slots=True, eq=False)
+class _Connection:
+    """One client: its streams, its task, and until when what it waits for must have come."""
 
-    The cookie file is made at `start` (mode 0600) and removed at `stop`.
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    task: "asyncio.Task[object] | None"
+    deadline_s: float
+    reading_body: bool = field(default=False)
+
+    def expire(self) -> None:
+        """End it: a body that is too slow gets an answer, silence does not."""
+        self.deadline_s = float("inf")
+        if self.reading_body:
+            self.writer.write(reply_bytes(408, b"request body too slow", close=True))
+            self.writer.close()
+        else:
+            self.writer.transport.abort()
+
+
+class RpcServer:
+    """A server of the methods of a registry, on one port of one or more addresses.
+
+    The cookie file is made at `start` and removed at `stop`.
     """
 
     def __init__(
         self,
         registry: Registry,
-        cookie_path: Path,
+        cookie_path: Path | None,
         *,
         host: str = "127.0.0.1",
         port: int = 0,
+        also_listen: Sequence[tuple[str, int]] = (),
+        allow: Sequence[str] = (),
+        logins: Sequence[Login | SaltedLogin] = (),
+        cookie_mode: int = 0o600,
         limits: Limits | None = None,
         on_fault: Callable[[BaseException], None] | None = None,
     ) -> None:
         """
         Args:
+            cookie_path: where to write the cookie; None for no cookie, as when there is a
+                password (`-rpcpassword`) or `-norpccookiefile`.
+            host: address to listen on (`-rpcbind`, without its port).
             port: 0 lets the system choose; see the property `port` after `start`.
+            also_listen: further addresses with their ports; one the system does not have is
+                left out, see `addresses`.
+            allow: who may connect besides this machine (`-rpcallowip`): an address,
+                address/netmask or address/prefix.
+            logins: accepted besides the cookie (`-rpcuser` with `-rpcpassword`, `-rpcauth`).
+            cookie_mode: permissions of the cookie file (`-rpccookieperms`).
             on_fault: told of an error that is ours (an InvariantError or an unexpected one).
         Raises:
-            ValueError: `host` is not a loopback address.
+            ValueError: a malformed address, or one that is not of this machine's loopback while
+                nobody is allowed from outside.
         """
-        if not ipaddress.ip_address(host).is_loopback:
-            raise ValueError(f"the RPC server binds to loopback only, not to {host}")
-        self._registry = registry
-        self._cookie_path = cookie_path
-        self._host = host
-        self._wanted_port = port
+        self._allowed = [*_LOCAL, *(ipaddress.ip_network(each, strict=False) for each in allow)]
+        wanted = [(host, port), *also_listen]
+        for address, _ in wanted:
+            if not allow and not ipaddress.ip_address(address).is_loopback:
+                raise ValueError(
+                    f"the RPC server binds to loopback only, not to {address}, "
+                    "unless it is told whom to allow"
+                )
         self._limits = limits or Limits()
-        self._on_fault = on_fault
-        self._token = b""
-        self._runner: web.AppRunner | None = None
-        self._listener: asyncio.Server | None = None
+        self._dispatcher = Dispatcher(
+            registry,
+            batch_requests=self._limits.batch_requests,
+            request_timeout_s=self._limits.request_timeout_s,
+            on_fault=on_fault,
+        )
+        self._credentials = Credentials(logins)
+        self._cookie_path = cookie_path
+        self._cookie_mode = cookie_mode
+        self._wanted = wanted
+        self._listeners: list[asyncio.Server] = []
+        self._open = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._connections: set[_Connection] = set()
         self._running = asyncio.Semaphore(self._limits.concurrent_requests)
         self._waiting = 0
-        self._silent: set[asyncio.BaseProtocol] = set()
 
     @property
     def port(self) -> int:
-        """The port listened on. Raises RuntimeError before `start`."""
-        if self._listener is None:
+        """The port listened on at the first address. Raises RuntimeError before `start`."""
+        return self.addresses[0][1]
+
+    @property
+    def addresses(self) -> list[tuple[str, int]]:
+        """What is listened on. Raises RuntimeError before `start`."""
+        if not self._listeners:
             raise RuntimeError("the RPC server is not running")
-        return int(self._listener.sockets[0].getsockname()[1])
+        names = [listener.sockets[0].getsockname() for listener in self._listeners]
+        return [(str(name[0]), int(name[1])) for name in names]
 
     @property
     def url(self) -> str:
         """Where clients post to."""
-        host = f"[{self._host}]" if ":" in self._host else self._host
-        return f"http://{host}:{self.port}/"
+        host, port = self.addresses[0]
+        if ":" in host:
+            host = f"[{host}]"
+        return f"http://{host}:{port}/"
 
     async def start(self) -> None:
-        """Write the cookie and listen. Raises OSError when the port is taken."""
-        app = web.Application(client_max_size=self._limits.body_bytes)
-        app.router.add_route("*", "/{path:.*}", self._answer)
-        runner = web.AppRunner(
-            app,
-            access_log=None,
-            handle_signals=False,
-            keepalive_timeout=self._limits.idle_timeout_s,
-            shutdown_timeout=1.0,
-        )
-        await runner.setup()
-        self._runner = runner
+        """Listen and write the cookie.
+
+        Raises:
+            OSError: the port is taken, or the cookie cannot be written.
+        """
+        self._open = True
         try:
-            self._listener = await asyncio.get_running_loop().create_server(
-                self._make_connection, self._host, self._wanted_port, backlog=128
-            )
-            self._write_cookie()
+            for position, (host, port) in enumerate(self._wanted):
+                # Only the first address is a must: a machine may lack IPv6.
+                with contextlib.suppress(*((OSError,) if position else ())):
+                    self._listeners.append(
+                        await asyncio.start_server(
+                            self._serve, host, port, backlog=128, limit=STREAM_BUFFER_BYTES
+                        )
+                    )
+            if self._cookie_path is not None:
+                self._credentials.make_cookie(self._cookie_path, self._cookie_mode)
         except BaseException:
             await self.stop()
             raise
+        self._look_at_deadlines()
 
     async def stop(self) -> None:
         """Stop listening, close the connections and remove the cookie. May be called twice."""
-        if self._listener is not None:
-            self._listener.close()
-            self._listener = None
-        if self._runner is not None:
-            runner, self._runner = self._runner, None
-            await runner.cleanup()
-        if self._token:
-            self._token = b""
-            self._cookie_path.unlink(missing_ok=True)
+        self._open = False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        for listener in self._listeners:
+            listener.close()
+        self._listeners.clear()
+        own = asyncio.current_task()
+        tasks = [each.task for each in self._connections if each.task not in (None, own)]
+        for task in tasks:
+            if task is not None:
+                task.cancel()
+        if tasks:
+            await asyncio.wait([task for task in tasks if task is not None])
+        if self._cookie_path is not None:
+            self._credentials.drop_cookie(self._cookie_path)
 
-    def _write_cookie(self) -> None:
-        text = f"{COOKIE_USER}:{secrets.token_hex(32)}"
-        self._cookie_path.parent.mkdir(parents=True, exist_ok=True)
-        draft = self._cookie_path.with_name(self._cookie_path.name + ".new")
-        draft.unlink(missing_ok=True)
-        handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(handle, "w") as file:
-            file.write(text)
-        draft.replace(self._cookie_path)
-        self._token = text.encode()
+    def _look_at_deadlines(self) -> None:
+        loop = asyncio.get_running_loop()
+        now_s = loop.time()
+        for connection in [each for each in self._connections if each.deadline_s < now_s]:
+            connection.expire()
+        self._timer = loop.call_later(DEADLINE_CHECK_S, self._look_at_deadlines)
 
-    def _make_connection(self) -> asyncio.BaseProtocol:
-        if self._runner is None or self._runner.server is None:
-            return _Refusal()
-        server = self._runner.server
-        if len(server.connections) >= self._limits.connections:
-            return _Refusal()
-        connection: asyncio.BaseProtocol = server()
-        self._silent.add(connection)
-        asyncio.get_running_loop().call_later(
-            self._limits.read_timeout_s, self._close_if_silent, connection
-        )
-        return connection
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection from its first byte to its last."""
+        connection = _Connection(reader, writer, asyncio.current_task(), self._in_s(0))
+        if len(self._connections) >= self._limits.connections or not self._open:
+            writer.close()
+            return
+        self._connections.add(connection)
+        connection.deadline_s = self._in_s(self._limits.read_timeout_s)
+        try:
+            while await self._exchange(connection):
+                pass
+        except BadMessage as fault:
+            await self._end(connection, fault.status, fault.text)
+        except (OSError, asyncio.IncompleteReadError):
+            pass  # the client is gone
+        except asyncio.CancelledError:
+            pass  # only `stop` cancels
+        finally:
+            self._connections.discard(connection)
+            writer.close()
 
-    def _close_if_silent(self, connection: Any) -> None:
-        if connection in self._silent:
-            self._silent.discard(connection)
-            connection.force_close()
+    async def _exchange(self, connection: _Connection) -> bool:
+        """Read one request and reply; whether the connection goes on."""
+        head = await read_head(connection.reader)
+        if head is None:
+            return False
+        connection.deadline_s = self._in_s(self._limits.read_timeout_s)
+        refusal = await self._refusal(connection, head)
+        if refusal is not None:
+            return await self._refuse(connection, head, refusal)
+        body = b""
+        if head.has_body:
+            connection.reading_body = True
+            if head.expects_continue:
+                connection.writer.write(CONTINUE)
+            body = await read_body(connection.reader, head, self._limits.body_bytes)
+            connection.reading_body = False
+        connection.deadline_s = float("inf")
+        connection.writer.write(await self._run(body, close=not head.keep_alive))
+        connection.deadline_s = self._in_s(self._limits.idle_timeout_s)
+        await connection.writer.drain()
+        return head.keep_alive
 
-    async def _answer(self, request: web.Request) -> web.Response:
-        self._silent.discard(request.protocol)
-        if request.method != "POST":
-            return web.Response(status=405, text="JSONRPC server handles only POST requests")
-        if not self._is_authorized(request.headers.get("Authorization", "")):
-            return web.Response(status=401, headers={"WWW-Authenticate": 'Basic realm="jsonrpc"'})
+    async def _refusal(self, connection: _Connection, head: Head) -> bytes | None:
+        """The reply to a request that is not run, or None."""
+        close = not head.keep_alive
+        if not self._may_connect(connection):
+            return reply_bytes(403, close=close)
+        if head.path != b"/" and not head.path.startswith(b"/wallet/"):
+            return reply_bytes(404, close=close)
+        if head.method != b"POST":
+            text = b"JSONRPC server handles only POST requests"
+            return reply_bytes(405, text, close=close)
+        login = head.headers.get(b"authorization")
+        if login is not None and self._credentials.accept(login):
+            return None
+        if login is not None:
+            await asyncio.sleep(WRONG_LOGIN_PAUSE_MS / 1000)
+        challenge = {"WWW-Authenticate": 'Basic realm="jsonrpc"'}
+        return reply_bytes(401, close=close, extra=challenge)
+
+    def _may_connect(self, connection: _Connection) -> bool:
+        peer = connection.writer.get_extra_info("peername")
+        if len(self._allowed) == len(_LOCAL) and peer is not None:
+            return True  # only loopback is listened on
+        if not peer:
+            return False
+        address = ipaddress.ip_address(str(peer[0]).partition("%")[0])
+        mapped = getattr(address, "ipv4_mapped", None)
+        return any((mapped or address) in network for network in self._allowed)
+
+    async def _refuse(self, connection: _Connection, head: Head, refusal: bytes) -> bool:
+        """Reply without having kept the body."""
+        known = head.length is not None and head.length <= self._limits.body_bytes
+        if not known or (head.has_body and head.expects_continue):
+            connection.writer.write(refusal)
+            await self._linger(connection)
+            return False
+        left = head.length or 0
+        while left:
+            piece = await connection.reader.read(min(left, STREAM_BUFFER_BYTES))
+            if not piece:
+                return False
+            left -= len(piece)
+        connection.writer.write(refusal)
+        connection.deadline_s = self._in_s(self._limits.idle_timeout_s)
+        await connection.writer.drain()
+        return head.keep_alive
+
+    async def _end(self, connection: _Connection, status: int, text: str) -> None:
+        with contextlib.suppress(OSError, asyncio.CancelledError):
+            connection.writer.write(reply_bytes(status, text.encode(), close=True))
+            await self._linger(connection)
+
+    async def _linger(self, connection: _Connection) -> None:
+        """Throw away what still comes, or the reply could be lost with it."""
+        connection.reading_body = False
+        connection.deadline_s = self._in_s(LINGER_S)
+        if connection.writer.can_write_eof():
+            connection.writer.write_eof()
+        while await connection.reader.read(STREAM_BUFFER_BYTES):
+            pass
+
+    async def _run(self, body: bytes, *, close: bool) -> bytes:
         if self._waiting >= self._limits.waiting_requests:
-            return web.Response(status=503, text="Work queue depth exceeded")
+            return reply_bytes(503, b"Work queue depth exceeded", close=close)
         self._waiting += 1
         try:
             async with self._running:
-                return await self._read_and_run(request)
+                status, text = await self._dispatcher.answer(body)
         finally:
             self._waiting -= 1
+        if not text:
+            return reply_bytes(status, close=close)
+        body = (text + "\n").encode()
+        return reply_bytes(status, body, content_type="application/json", close=close)
 
-    def _is_authorized(self, header: str) -> bool:
-        scheme, _, credentials = header.partition(" ")
-        if scheme.lower() != "basic" or not self._token:
-            return False
-        try:
-            given = base64.b64decode(credentials.strip(), validate=True)
-        except (binascii.Error, ValueError):
-            return False
-        return hmac.compare_digest(given, self._token)
-
-    async def _read_and_run(self, request: web.Request) -> web.Response:
-        try:
-            async with asyncio.timeout(self._limits.read_timeout_s):
-                body = await request.read()
-        except TimeoutError:
-            return web.Response(status=408, text="request body too slow")
-        try:
-            posted = decode(body)
-        except (ValueError, UnicodeDecodeError):
-            return _reply(500, _failure(None, RpcError(PARSE_ERROR, "Parse error"), legacy=True))
-        if isinstance(posted, dict):
-            return await self._run_single(posted)
-        if isinstance(posted, list):
-            return await self._run_batch(posted)
-        error = RpcError(PARSE_ERROR, "Top-level object parse error")
-        return _reply(500, _failure(None, error, legacy=True))
-
-    async def _run_single(self, posted: dict[str, Any]) -> web.Response:
-        outcome = await self._run(posted)
-        if outcome is None:
-            return web.Response(status=204)
-        error = outcome.get("error")
-        if error is None or outcome.get("jsonrpc") == "2.0":
-            return _reply(200, outcome)
-        status = {INVALID_REQUEST: 400, METHOD_NOT_FOUND: 404}.get(error["code"], 500)
-        return _reply(status, outcome)
-
-    async def _run_batch(self, posted: list[Any]) -> web.Response:
-        if len(posted) > self._limits.batch_requests:
-            error = RpcError(INVALID_REQUEST, "Too many requests in one batch")
-            return _reply(400, _failure(None, error, legacy=True))
-        outcomes = []
-        for item in posted:
-            outcome = await self._run(item)
-            if outcome is not None:
-                outcomes.append(outcome)
-            # A long batch must not keep the rest of the node waiting.
-            await asyncio.sleep(0)
-        if posted and not outcomes:
-            return web.Response(status=204)
-        return _reply(200, outcomes)
-
-    async def _run(self, item: Any) -> dict[str, Any] | None:
-        """One request's reply; None for a notification (2.0 without id)."""
-        legacy = True
-        request_id = None
-        notification = False
-        try:
-            if not isinstance(item, dict):
-                raise RpcError(INVALID_REQUEST, "Invalid Request object")
-            request_id = item.get("id")
-            legacy = _is_legacy(item)
-            notification = not legacy and "id" not in item
-            name, params = _method_and_params(item)
-            result = await self._call(name, params)
-        except RpcError as error:
-            return None if notification else _failure(request_id, error, legacy=legacy)
-        if notification:
-            return None
-        if legacy:
-            return {"result": result, "error": None, "id": request_id}
-        return {"jsonrpc": "2.0", "result": result, "id": request_id}
-
-    async def _call(self, name: str, params: list[Any] | dict[str, Any]) -> Encoded:
-        try:
-            async with asyncio.timeout(self._limits.request_timeout_s):
-                result = await self._registry.call(name, params)
-            return Encoded(encode(result))
-        except RpcError:
-            raise
-        except TimeoutError as error:
-            raise RpcError(INTERNAL_ERROR, f"{name} took too long") from error
-        except Unavailable as error:
-            raise RpcError(IN_WARMUP, str(error)) from error
-        except InvariantError as error:
-            self._report(error)
-            raise RpcError(MISC_ERROR, f"internal error: {error}") from error
-        except Exception as error:  # a bad handler must not end the connection
-            self._report(error)
-            raise RpcError(MISC_ERROR, f"{type(error).__name__}: {error}") from error
-
-    def _report(self, error: BaseException) -> None:
-        if self._on_fault is not None:
-            self._on_fault(error)
-
-
-class _Refusal(asyncio.Protocol):
-    """Connection over the limit: closed at once."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        transport.close()
-
-
-def _is_legacy(item: dict[str, Any]) -> bool:
-    """Whether the request is JSON-RPC 1.x (no version, 1.0 or 1.1) rather than 2.0."""
-    version = item.get("jsonrpc")
-    if version is None:
-        return True
-    if not isinstance(version, str):
-        raise RpcError(INVALID_REQUEST, "jsonrpc field must be a string")
-    if version == "2.0":
-        return False
-    if version in ("1.0", "1.1"):
-        return True
-    raise RpcError(INVALID_REQUEST, "JSON-RPC version not supported")
-
-
-def _method_and_params(item: dict[str, Any]) -> tuple[str, list[Any] | dict[str, Any]]:
-    name = item.get("method")
-    if name is None:
-        raise RpcError(INVALID_REQUEST, "Missing method")
-    if not isinstance(name, str):
-        raise RpcError(INVALID_REQUEST, "Method must be a string")
-    params = item.get("params")
-    if params is None:
-        params = []
-    if not isinstance(params, (list, dict)):
-        raise RpcError(INVALID_REQUEST, "Params must be an array or object")
-    return name, params
-
-
-def _failure(request_id: Any, error: RpcError, *, legacy: bool) -> dict[str, Any]:
-    body = {"code": error.code, "message": error.message}
-    if legacy:
-        return {"result": None, "error": body, "id": request_id}
-    return {"jsonrpc": "2.0", "error": body, "id": request_id}
-
-
-def _reply(status: int, value: Any) -> web.Response:
-    return web.Response(status=status, text=encode(value) + "\n", content_type="application/json")
+    def _in_s(self, seconds: int) -> float:
+        return asyncio.get_running_loop().time() + seconds

@@ -67,23 +67,24 @@ def decode(text: str | bytes) -> Any:
     Raises:
         ValueError: not JSON, NaN or Infinity, a key twice, numbers or nesting out of bounds.
     """
+    if not isinstance(text, str):
+        text = text.decode()
     try:
-        value = json.loads(
-            text,
-            parse_float=_read_decimal,
-            parse_int=_read_integer,
-            parse_constant=_refuse_constant,
-            object_pairs_hook=_unique,
-        )
+        value = _DECODER.decode(text)
     except RecursionError as error:
         raise ValueError("JSON nested too deeply") from error
-    _check_depth(value, MAX_DEPTH)
+    # Text with fewer brackets than the limit cannot nest deeper than it.
+    if text.count("[") + text.count("{") >= MAX_DEPTH:
+        _check_depth(value, MAX_DEPTH)
     return value
 
 
 def _write(value: Any, parts: list[str], depth: int) -> None:
     if depth == 0:
         raise TypeError("value nested too deeply for JSON")
+    if type(value) is str:
+        parts.append(encode_basestring_ascii(value))
+        return
     match value:
         case None:
             parts.append("null")
@@ -147,6 +148,14 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(result) != len(pairs):
         raise ValueError("a key appears twice in one object")
     return result
+
+
+_DECODER = json.JSONDecoder(
+    parse_float=_read_decimal,
+    parse_int=_read_integer,
+    parse_constant=_refuse_constant,
+    object_pairs_hook=_unique,
+)
 
 
 def _check_depth(value: Any, depth: int) -> None:

@@ -121,14 +121,20 @@ class Registry:
             raise RpcError(METHOD_NOT_FOUND, "Method not found")
         return found
 
-    async def call(self, name: str, params: Sequence[Any] | Mapping[str, Any]) -> Any:
-        """Run a method with positional or named parameters and return its result.
+    def begin(self, name: str, params: Sequence[Any] | Mapping[str, Any]) -> Any:
+        """Run a method with positional or named parameters.
 
+        Returns:
+            Its result, or an awaitable of it where the method waits for something.
         Raises:
             RpcError: unknown method, parameters that do not fit, or the handler's own.
         """
         method = self.method(name)
-        result = method.handler(*arguments(method, params))
+        return method.handler(*arguments(method, params))
+
+    async def call(self, name: str, params: Sequence[Any] | Mapping[str, Any]) -> Any:
+        """Run a method as `begin` does, to its end."""
+        result = self.begin(name, params)
         if isinstance(result, Awaitable):
             result = await result
         return result
