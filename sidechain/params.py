@@ -7,6 +7,7 @@ Hashes and asset ids are in internal byte order, scripts are raw bytes.
 Source: elements/blocks.md 6.6 and 7.1, elements/script.md 10.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 MAX_MONEY_SATS = 2_100_000_000_000_000
@@ -74,6 +75,15 @@ class Deployment:
     min_activation_height: int = 0
 
 
+DEPLOYMENTS: Mapping[str, Deployment] = {
+    "testdummy": Deployment(bit=28, start=0),
+    "taproot": Deployment(bit=2, start=ALWAYS_ACTIVE, period=128, threshold=128),
+    "dynafed": Deployment(bit=25, start=ALWAYS_ACTIVE),
+    "simplicity": Deployment(bit=21, start=NEVER_ACTIVE, period=128, threshold=128),
+}
+"""What a custom chain starts with, by name. Source: elements/blocks.md 7.1 and 8.1."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChainParams:
     """Parameters of one sidechain.
@@ -117,10 +127,11 @@ class ChainParams:
     csv_height: int = 1
     miner_confirmation_window: int = 144
     rule_change_activation_threshold: int = 108
-    dynafed: Deployment = Deployment(bit=25, start=ALWAYS_ACTIVE)
-    taproot: Deployment = Deployment(bit=2, start=ALWAYS_ACTIVE)
-    simplicity: Deployment = Deployment(bit=21, start=NEVER_ACTIVE)
-    testdummy: Deployment = Deployment(bit=28, start=0)
+    dynafed: Deployment = DEPLOYMENTS["dynafed"]
+    taproot: Deployment = DEPLOYMENTS["taproot"]
+    simplicity: Deployment = DEPLOYMENTS["simplicity"]
+    testdummy: Deployment = DEPLOYMENTS["testdummy"]
+    signal_dynafed: bool = True
     subsidy_halving_blocks: int = 150
     parent_chain_signblockscript: bytes = b""
     parent_pegged_asset: bytes = bytes(32)

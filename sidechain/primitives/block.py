@@ -69,15 +69,15 @@ class BlockHeader:
         """Read one header.
 
         Raises:
-            InvalidEncoding: cut off, an unknown entry kind, or the dynamic form without entries,
-                which no encoder writes.
+            InvalidEncoding: cut off, or an unknown entry kind. The dynamic form without entries,
+                which no encoder writes, reads as a legacy header without proof, as in Elements.
         """
         version = reader.u32()
         prev_hash = reader.read(32)
         root = reader.read(32)
         time = reader.u32()
         if version & DYNAFED_FLAG:
-            header = cls(
+            return cls(
                 version=version & ~DYNAFED_FLAG,
                 prev_hash=prev_hash,
                 merkle_root=root,
@@ -88,10 +88,6 @@ class BlockHeader:
                 signblock_witness=reader.vectors(),
                 height_in_legacy_form=params.block_height_in_header,
             )
-            if not header.is_dynafed:
-                # Elements reads this as a legacy header, whose proof then fails.
-                raise InvalidEncoding("block-proof-invalid", "no dynamic federation parameters")
-            return header
         if not params.signed_blocks:
             raise InvalidEncoding("only chains with signed blocks are supported")
         return cls(
@@ -143,10 +139,20 @@ class Block:
             InvalidEncoding: header or a transaction does not decode, or bytes are left over.
         """
         reader = Reader(data)
+        block = cls.read(reader, params)
+        reader.done()
+        return block
+
+    @classmethod
+    def read(cls, reader: Reader, params: ChainParams) -> "Block":
+        """Read one block; `decode` without the rule about what is behind it.
+
+        Raises:
+            InvalidEncoding: header or a transaction does not decode.
+        """
         header = BlockHeader.read(reader, params)
         count = reader.compact_size()
         transactions = tuple([Transaction.read(reader) for _ in range(count)])
-        reader.done()
         return cls(header, transactions)
 
     @property

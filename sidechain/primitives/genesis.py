@@ -9,7 +9,14 @@ from typing import Any
 
 from sidechain.crypto.hashes import ZERO_HASH, sha256
 from sidechain.errors import InvalidEncoding
-from sidechain.params import BITCOIN_REGTEST, ELEMENTS_REGTEST, ChainParams
+from sidechain.params import (
+    BITCOIN_REGTEST,
+    DEPLOYMENTS,
+    ELEMENTS_REGTEST,
+    NEVER_ACTIVE,
+    ChainParams,
+    Deployment,
+)
 from sidechain.primitives.block import Block, BlockHeader
 from sidechain.primitives.confidential import NULL, explicit_asset, explicit_value
 from sidechain.primitives.issuance import (
@@ -127,6 +134,16 @@ def _check_supported(params: ChainParams) -> None:
         raise InvalidEncoding("only the genesis style of Elements is supported")
     if params.has_parent_chain != any(params.parent_genesis_hash):
         raise InvalidEncoding("a parent genesis hash is needed exactly when there is a parent")
+    if params.simplicity.start != NEVER_ACTIVE:
+        raise InvalidEncoding(
+            "the deployment of Simplicity can become active on this chain, and programs in "
+            "Simplicity are not verified here"
+        )
+    if min(params.dynamic_epoch_length, params.subsidy_halving_blocks) < 1:
+        raise InvalidEncoding("an epoch and a halving interval have at least one block")
+    periods = [params.miner_confirmation_window, params.taproot.period or 1]
+    if min(periods) < 1:
+        raise InvalidEncoding("a period of version bits has at least one block")
 
 
 def params_from_options(options: Sequence[str]) -> ChainParams:
@@ -142,29 +159,32 @@ def params_from_options(options: Sequence[str]) -> ChainParams:
     # elementsd's own default on custom chains; ChainParams takes the federation's.
     fields["accept_discount_ct"] = False
     fields["anyone_can_spend_standard"] = True
-    pak: list[bytes] = []
+    repeated: dict[str, list[str]] = {}
     for option in options:
         key, _, value = option.lstrip("-").partition("=")
         try:
-            _take_option(fields, pak, key, value)
+            if key in _REPEATED_OPTIONS:
+                repeated.setdefault(key, []).append(value)
+            else:
+                _take_option(fields, key, value)
         except ValueError:
             raise InvalidEncoding(f"malformed option -{key}") from None
-    if pak:
-        fields["pak"] = tuple(pak)
+    for key, take in _REPEATED_OPTIONS.items():
+        try:
+            if key in repeated:
+                take(fields, repeated[key])
+        except (ValueError, KeyError):
+            raise InvalidEncoding(f"malformed option -{key}") from None
     fields.setdefault("multi_data_permitted", fields.get("enforce_pak", False))
     if "name" not in fields:
         raise InvalidEncoding("option -chain is missing")
     return chain_params(**fields)
 
 
-def _take_option(fields: dict[str, Any], pak: list[bytes], key: str, value: str) -> None:
-    if key == "pak":
-        pak.append(bytes.fromhex(value))
-    elif key in _PREFIX_OPTIONS:
+def _take_option(fields: dict[str, Any], key: str, value: str) -> None:
+    if key in _PREFIX_OPTIONS:
         group, name, read = _PREFIX_OPTIONS[key]
         fields[group] = replace(fields[group], **{name: read(value)})
-    elif key == "evbparams":
-        _check_deployment(value)
     elif key in _OPTIONS:
         name, read = _OPTIONS[key]
         fields[name] = read(value)
@@ -172,11 +192,62 @@ def _take_option(fields: dict[str, Any], pak: list[bytes], key: str, value: str)
         raise InvalidEncoding(f"unknown option -{key}")
 
 
-def _check_deployment(value: str) -> None:
-    name, start, *_ = value.split(":") + [""]
-    default = {"dynafed": "-1", "taproot": "-1", "simplicity": "-2"}.get(name)
-    if default is None or start not in ("", default):
-        raise InvalidEncoding(f"unsupported -evbparams={value}")
+def _take_pak(fields: dict[str, Any], values: Sequence[str]) -> None:
+    fields["pak"] = tuple(bytes.fromhex(value) for value in values)
+
+
+def _take_vbparams(fields: dict[str, Any], values: Sequence[str]) -> None:
+    """`name:start:timeout[:min_activation_height]`, where a later one wins."""
+    for value in values:
+        name, start, timeout, *rest = value.split(":")
+        if len(rest) > 1:
+            raise ValueError(value)
+        fields[name] = replace(
+            fields.get(name) or DEPLOYMENTS[name],
+            start=int(start),
+            timeout=int(timeout),
+            min_activation_height=int(rest[0]) if rest else 0,
+        )
+
+
+def _take_evbparams(fields: dict[str, Any], values: Sequence[str]) -> None:
+    """`name:start:timeout:period:threshold`, an empty part being the default; the first wins.
+
+    Period and threshold count only where the deployment has its own.
+
+    Source: elements/blocks.md 8.1.
+    """
+    seen = set()
+    for value in values:
+        name, *parts = value.split(":")
+        if len(parts) != 4:
+            raise ValueError(value)
+        default: Deployment = fields.get(name) or DEPLOYMENTS[name]
+        keys = ["start", "timeout"] + ["period", "threshold"] * (default.period is not None)
+        given = {key: int(part) for key, part in zip(keys, parts, strict=False) if part}
+        _ = [int(part) for part in parts if part]
+        if name not in seen:
+            fields[name] = replace(default, **given)
+        seen.add(name)
+
+
+def _take_activation_heights(fields: dict[str, Any], values: Sequence[str]) -> None:
+    """`name@height`; on custom chains only the one of segwit is not set again by its option."""
+    for value in values:
+        name, _, height = value.partition("@")
+        if name not in ("segwit", "bip34", "dersig", "cltv", "csv") or int(height) < 0:
+            raise ValueError(value)
+        if name == "segwit":
+            fields["segwit_height"] = int(height)
+
+
+# In this order: an -evbparams changes what a -vbparams has set.
+_REPEATED_OPTIONS: dict[str, Callable[[dict[str, Any], Sequence[str]], None]] = {
+    "pak": _take_pak,
+    "vbparams": _take_vbparams,
+    "evbparams": _take_evbparams,
+    "testactivationheight": _take_activation_heights,
+}
 
 
 def _flag(value: str) -> bool:
@@ -217,6 +288,17 @@ _OPTIONS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "peginconfirmationdepth": ("pegin_confirmation_depth", int),
     "enforce_pak": ("enforce_pak", _flag),
     "con_csv_deploy_start": ("csv_height", int),
+    "con_bip34height": ("bip34_height", int),
+    "con_bip65height": ("bip65_height", int),
+    "con_bip66height": ("bip66_height", int),
+    "con_nminerconfirmationwindow": ("miner_confirmation_window", int),
+    "con_nrulechangeactivationthreshold": ("rule_change_activation_threshold", int),
+    "con_dyna_deploy_signal": ("signal_dynafed", _flag),
+    "con_nsubsidyhalvinginterval": ("subsidy_halving_blocks", int),
+    "con_parent_chain_signblockscript": ("parent_chain_signblockscript", bytes.fromhex),
+    "con_parent_pegged_asset": ("parent_pegged_asset", _shown_hash),
+    "subsidyasset": ("subsidy_asset", _shown_hash),
+    "feeasset": ("policy_asset", _shown_hash),
     "acceptdiscountct": ("accept_discount_ct", _flag),
     "acceptnonstdtxn": ("accept_nonstandard", _flag),
     "anyonecanspendaremine": ("anyone_can_spend_standard", _flag),

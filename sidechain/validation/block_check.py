@@ -6,7 +6,6 @@ Elements applies them in this order: `verify_block_signature` and `check_block` 
 Source: elements/blocks.md 3 to 5.
 """
 
-
 from sidechain.crypto.hashes import sha256d
 from sidechain.errors import InvalidBlock, InvalidTransaction
 from sidechain.params import MAX_BLOCK_WEIGHT_WU, ChainParams
@@ -14,12 +13,13 @@ from sidechain.primitives.block import Block, BlockHeader
 from sidechain.primitives.transaction import Transaction
 from sidechain.script.block_signature import verify_block_signature
 from sidechain.script.script import push_number
-from sidechain.validation.dynafed import HeaderChain, check_dynafed_header, median_time_past
+from sidechain.validation.deployments import dynafed_active
+from sidechain.validation.dynafed import check_dynafed_header
+from sidechain.validation.headers import HeaderChain, median_time_past
 from sidechain.validation.tx_check import WITNESS_SCALE, check_transaction
 from sidechain.validation.tx_verify import is_final, legacy_sigops
 
 MAX_FUTURE_S = 7200
-MIN_BLOCK_VERSION = 4
 MAX_BLOCK_SIGOP_COST = 80_000
 WITNESS_COMMITMENT_PREFIX = bytes.fromhex("6a24aa21a9ed")
 
@@ -53,22 +53,32 @@ def check_contextual_header(
     """Check a header against the chain it is to extend and the clock.
 
     Raises:
-        InvalidBlock: "prev-blk-not-found", "time-too-old", "bad-header-height", "time-too-new",
-            "bad-version(0x…)" or "invalid-dyna-fed". Only "time-too-new" can pass later.
+        InvalidBlock: "prev-blk-not-found", "bad-diffbits", "time-too-old", "bad-header-height",
+            "time-too-new", "bad-version(0x…)" or "invalid-dyna-fed". Only "time-too-new" can pass
+            later.
     Source: elements/blocks.md 4.
     """
     tip = chain.tip_height
-    if header.prev_hash != chain.header(tip).hash:
+    parent = chain.header(tip)
+    if header.prev_hash != parent.hash:
         raise InvalidBlock("prev-blk-not-found")
+    if header.challenge != parent.challenge and not dynafed_active(chain, tip, params):
+        raise InvalidBlock("bad-diffbits")
     if header.time <= median_time_past(chain, tip):
         raise InvalidBlock("time-too-old")
     if params.block_height_in_header and header.height != tip + 1:
         raise InvalidBlock("bad-header-height")
     if header.time > now_s + MAX_FUTURE_S:
         raise InvalidBlock("time-too-new")
-    if header.version < MIN_BLOCK_VERSION:
+    if header.version < _least_version(tip + 1, params):
         raise InvalidBlock(f"bad-version(0x{header.version:08x})")
     check_dynafed_header(header, chain, params)
+
+
+def _least_version(height: int, params: ChainParams) -> int:
+    """Least version of a block: every buried rule in force has told old software to step aside."""
+    rules = ((4, params.bip65_height), (3, params.bip66_height), (2, params.bip34_height))
+    return next((version for version, since in rules if height >= since), 0)
 
 
 def check_block(block: Block, params: ChainParams) -> None:
@@ -117,12 +127,16 @@ def contextual_check_block(block: Block, chain: HeaderChain, params: ChainParams
     if not all(is_final(tx, height=height, time_s=lock_time_s) for tx in block.transactions):
         raise InvalidBlock("bad-txns-nonfinal")
     coinbase = block.transactions[0]
-    if not coinbase.inputs[0].script_sig.startswith(push_number(height)):
+    starts_with_height = coinbase.inputs[0].script_sig.startswith(push_number(height))
+    if height >= params.bip34_height and not starts_with_height:
         raise InvalidBlock("bad-cb-height")
     witness = coinbase.input_witnesses[0]
     if witness.issuance_range_proof or witness.inflation_range_proof or witness.pegin:
         raise InvalidBlock("bad-cb-witness")
-    check_witness_commitment(block)
+    if height >= params.segwit_height:
+        check_witness_commitment(block)
+    elif any(tx.has_witness for tx in block.transactions):
+        raise InvalidBlock("unexpected-witness")
     if block.weight_wu > MAX_BLOCK_WEIGHT_WU:
         raise InvalidBlock("bad-blk-weight")
 

@@ -8,12 +8,12 @@ Source: elements/blocks.md 5.2, elements/peg.md 3.2.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from sidechain.errors import InvalidBlock, InvalidTransaction
+from sidechain.errors import InvalidBlock, InvalidTransaction, Stalled
 from sidechain.params import MAX_MONEY_SATS, ChainParams
 from sidechain.primitives.block import Block
 from sidechain.primitives.transaction import OutPoint, Transaction
 from sidechain.script.block_signature import verify_block_signature
-from sidechain.script.flags import CONSENSUS_FLAGS, Flags
+from sidechain.script.flags import Flags
 from sidechain.validation.block_check import (
     MAX_BLOCK_SIGOP_COST,
     check_block,
@@ -21,7 +21,9 @@ from sidechain.validation.block_check import (
     contextual_check_block,
 )
 from sidechain.validation.coins import Coin, CoinView, PeginKey
-from sidechain.validation.dynafed import ExtendedChain, HeaderChain, valid_fedpegscripts
+from sidechain.validation.deployments import dynafed_active
+from sidechain.validation.dynafed import full_current, pak_list, valid_fedpegscripts
+from sidechain.validation.headers import ExtendedChain, HeaderChain
 from sidechain.validation.pegins import FedpegPair, ParentFacts, PeginClaim, check_pegin
 from sidechain.validation.pegouts import parse_pegout
 from sidechain.validation.tx_verify import (
@@ -32,7 +34,6 @@ from sidechain.validation.tx_verify import (
     sigop_cost,
 )
 
-SUBSIDY_HALVING_BLOCKS = 150
 MAX_HALVINGS = 64
 
 
@@ -94,6 +95,7 @@ def connect_block(
     *,
     facts: ParentFacts | None,
     check_scripts: bool = True,
+    stall: bool = True,
 ) -> BlockDelta:
     """Connect a block whose header and body passed `block_check`.
 
@@ -102,12 +104,15 @@ def connect_block(
         chain: the headers below the block.
         facts: the parent chain now; None leaves out the depth of peg-ins.
         check_scripts: False skips scripts (never amounts).
+        stall: False calls a block with a peg-in that is too shallow invalid, as a proposal is.
     Raises:
         InvalidBlock: with Elements' reject code; the detail names the transaction.
-        Stalled: a peg-in is too shallow and nothing is known against it.
+        Stalled: a peg-in is too shallow, and none before it is wrong in another way.
     """
     connection = _Connection(block, view, chain, params, check_scripts=check_scripts)
-    connection.judge_pegins(facts)
+    connection.judge_pegins(facts, stall=stall)
+    _check_mandatory_coinbase(block.transactions[0], params)
+    _check_pegouts(block, chain, params)
     _check_overwrites(block, view)
     for position in range(len(block.transactions)):
         try:
@@ -139,16 +144,31 @@ def genesis_delta(block: Block, params: ChainParams) -> BlockDelta:
     )
 
 
-def block_script_flags(height: int, params: ChainParams) -> Flags:
-    """Script rules of a block at `height`. Source: elements/script.md 1.1."""
-    if height >= params.csv_height:
-        return CONSENSUS_FLAGS
-    return CONSENSUS_FLAGS & ~Flags.CHECKSEQUENCEVERIFY
+def block_script_flags(chain: HeaderChain, height: int, params: ChainParams) -> Flags:
+    """Script rules of a block at `height`.
+
+    Args:
+        chain: must hold the headers below it.
+    Source: elements/script.md 1.1.
+    """
+    flags = Flags.P2SH | Flags.WITNESS | Flags.TAPROOT
+    buried = (
+        (params.bip66_height, Flags.DERSIG),
+        (params.bip65_height, Flags.CHECKLOCKTIMEVERIFY),
+        (params.csv_height, Flags.CHECKSEQUENCEVERIFY),
+        (params.segwit_height, Flags.NULLDUMMY),
+    )
+    for since, flag in buried:
+        if height >= since:
+            flags |= flag
+    if dynafed_active(chain, height - 1, params):
+        flags |= Flags.SIGHASH_RANGEPROOF
+    return flags
 
 
 def block_subsidy_sats(height: int, params: ChainParams) -> int:
-    """New satoshis of the pegged asset a coinbase may create."""
-    halvings = height // SUBSIDY_HALVING_BLOCKS
+    """New satoshis of the subsidy asset a coinbase may create."""
+    halvings = height // params.subsidy_halving_blocks
     return 0 if halvings >= MAX_HALVINGS else params.block_subsidy_sats >> halvings
 
 
@@ -169,10 +189,12 @@ class _Connection:
     claims: dict[tuple[bytes, int], PeginClaim | InvalidTransaction] = field(
         default_factory=dict
     )
+    height: int = field(init=False)
+    flags: Flags = field(init=False)
 
-    @property
-    def height(self) -> int:
-        return self.chain.tip_height + 1
+    def __post_init__(self) -> None:
+        self.height = self.chain.tip_height + 1
+        self.flags = block_script_flags(self.chain, self.height, self.params)
 
     def coin(self, outpoint: OutPoint) -> Coin | None:
         """The coin as of this point in the block: this object is its own view."""
@@ -183,11 +205,15 @@ class _Connection:
     def pegin_claimed(self, key: PeginKey) -> bool:
         return key in self.pegins or self.view.pegin_claimed(key)
 
-    def judge_pegins(self, facts: ParentFacts | None) -> None:
-        """Check every peg-in once, with its depth; a wrong one is reported in its turn.
+    def judge_pegins(self, facts: ParentFacts | None, *, stall: bool) -> None:
+        """Check the peg-ins in order up to the first wrong one, which is reported in its turn.
 
         Depth comes before everything else in the block, so that a block is stalled rather than
-        called invalid while one of its claims is too shallow.
+        called invalid while one of its claims is too shallow. Nothing behind the first wrong
+        claim is looked at, neither here nor later. Both looks at the parent that elementsd takes
+        are one here, so a parent that changes between them cannot make a block invalid.
+
+        Source: elements/peg.md 3.2 and 7.
         """
         pairs = self._fedpegscripts()
         for tx in self.block.transactions:
@@ -200,6 +226,13 @@ class _Connection:
                     self.claims[tx.wtxid, index] = claim
                 except InvalidTransaction as fault:
                     self.claims[tx.wtxid, index] = fault
+                    return
+                except Stalled as error:
+                    if stall:
+                        raise
+                    unripe = InvalidTransaction("bad-pegin-witness", error.reason)
+                    self.claims[tx.wtxid, index] = unripe
+                    return
 
     def _fedpegscripts(self) -> Sequence[FedpegPair]:
         if not any(item.is_pegin for tx in self.block.transactions for item in tx.inputs):
@@ -219,15 +252,14 @@ class _Connection:
         if position > 0:
             coins, keys = resolve_inputs(tx, self, self.judged)
             self._add_fees(check_inputs(tx, coins, height=self.height, params=self.params))
-            check_sequence_locks(tx, coins, self.chain, height=self.height)
+            if self.height >= self.params.csv_height:
+                check_sequence_locks(tx, coins, self.chain, height=self.height)
             self.pegins.update(dict.fromkeys(keys))
         self.sigops += sigop_cost(tx, coins)
         if self.sigops > MAX_BLOCK_SIGOP_COST:
             raise InvalidTransaction("bad-blk-sigops")
-        if self.params.enforce_pak:
-            _refuse_pegouts(tx, self.params)
         if position > 0 and self.check_scripts:
-            check_scripts(tx, coins, block_script_flags(self.height, self.params))
+            check_scripts(tx, coins, self.flags)
         self._update_coins(tx, coins)
 
     def _add_fees(self, fees: Mapping[bytes, int]) -> None:
@@ -249,12 +281,11 @@ class _Connection:
         params = self.params
         reward = dict(self.fees)
         subsidy_sats = block_subsidy_sats(self.height, params)
-        reward[params.pegged_asset] = reward.get(params.pegged_asset, 0) + subsidy_sats
+        reward[params.subsidy_asset] = reward.get(params.subsidy_asset, 0) + subsidy_sats
         if not all(0 <= amount_sats <= MAX_MONEY_SATS for amount_sats in reward.values()):
             raise InvalidBlock("bad-blockreward-outofrange")
         coinbase = self.block.transactions[0]
         _check_coinbase_amounts(coinbase, reward)
-        _check_mandatory_coinbase(coinbase, params)
 
     def delta(self) -> BlockDelta:
         return BlockDelta(
@@ -285,13 +316,28 @@ def _check_overwrites(block: Block, view: CoinView) -> None:
                 raise InvalidBlock("bad-txns-BIP30")
 
 
-def _refuse_pegouts(tx: Transaction, params: ChainParams) -> None:
+def _check_pegouts(block: Block, chain: HeaderChain, params: ChainParams) -> None:
+    """Check the authorisation of every peg-out under the list in force for this block.
+
+    Source: elements/peg.md 5.2.
+    """
+    if not params.enforce_pak or not block.header.is_dynafed:
+        return
+    keys = pak_list(full_current(chain, chain.tip_height, params))
+    for tx in block.transactions:
+        _check_pegout_proofs(tx, keys, params)
+
+
+def _check_pegout_proofs(
+    tx: Transaction, keys: Sequence[tuple[bytes, bytes]], params: ChainParams
+) -> None:
     """Where peg-outs need an authorisation, refuse them: its proof is not verified here."""
+    del keys
     for output in tx.outputs:
         pegout = parse_pegout(output.script)
         of_parent = pegout is not None and pegout[0] == params.parent_genesis_hash
         if of_parent and output.asset_id == params.pegged_asset:
-            raise InvalidTransaction("bad-pak-tx", "peg-out authorisation is not verified")
+            raise InvalidBlock("bad-pak-tx", "peg-out authorisation is not verified")
 
 
 def _check_coinbase_amounts(coinbase: Transaction, reward: Mapping[bytes, int]) -> None:
@@ -312,6 +358,6 @@ def _check_coinbase_amounts(coinbase: Transaction, reward: Mapping[bytes, int]) 
 def _check_mandatory_coinbase(coinbase: Transaction, params: ChainParams) -> None:
     required = params.mandatory_coinbase
     for output in coinbase.outputs if required else ():
-        wrong_place = output.value_sats != 0 and output.asset_id == params.pegged_asset
+        wrong_place = output.value_sats != 0 and output.asset_id == params.policy_asset
         if wrong_place and output.script != required:
             raise InvalidBlock("bad-coinbase-txos")

@@ -5,60 +5,34 @@ Source: elements/blocks.md 8, elements/peg.md 4.
 
 from collections import Counter
 from dataclasses import replace
-from typing import NoReturn, Protocol
+from typing import NoReturn
 
 from sidechain.crypto.hashes import ZERO_HASH, sha256
 from sidechain.crypto.keys import is_public_key
 from sidechain.errors import InvalidBlock
-from sidechain.params import ChainParams
+from sidechain.params import ALWAYS_ACTIVE, ChainParams
 from sidechain.primitives.block import COMPACT_KIND, FULL_KIND, BlockHeader, ParamEntry
 from sidechain.script.opcodes import OP_DEPTH
 from sidechain.script.script import p2sh, p2wsh, witness_program
+from sidechain.validation.deployments import dynafed_active
+from sidechain.validation.headers import ExtendedChain, HeaderChain, median_time_past
 from sidechain.validation.pegins import FedpegPair
 
-MEDIAN_TIME_SPAN_BLOCKS = 11
+__all__ = [
+    "ExtendedChain",
+    "HeaderChain",
+    "check_dynafed_header",
+    "current_entry",
+    "full_current",
+    "median_time_past",
+    "nested_program",
+    "pak_list",
+    "valid_fedpegscripts",
+]
+
 MAX_PAK_ENTRIES = 255
 
 _FORBIDDEN_VERSION_BITS = sum(1 << bit for bit in (23, 24, 25, 26))
-
-
-class HeaderChain(Protocol):
-    """The chain a block extends. Answers must not change during one check."""
-
-    @property
-    def tip_height(self) -> int:
-        """Height of the last block."""
-        ...
-
-    def header(self, height: int) -> BlockHeader:
-        """Header at a height from 0 to `tip_height`."""
-        ...
-
-
-class ExtendedChain:
-    """A chain with one more header on top, to ask about a block as if it were connected."""
-
-    __slots__ = ("_below", "_top")
-
-    def __init__(self, below: HeaderChain, top: BlockHeader) -> None:
-        self._below = below
-        self._top = top
-
-    @property
-    def tip_height(self) -> int:
-        """Height of the added header."""
-        return self._top.height
-
-    def header(self, height: int) -> BlockHeader:
-        """The added header or one below it."""
-        return self._top if height == self._top.height else self._below.header(height)
-
-
-def median_time_past(chain: HeaderChain, height: int) -> int:
-    """Median of the times of the 11 blocks up to and including `height`, in seconds."""
-    first = max(0, height - MEDIAN_TIME_SPAN_BLOCKS + 1)
-    times = sorted(chain.header(h).time for h in range(first, height + 1))
-    return times[len(times) // 2]
 
 
 def full_current(chain: HeaderChain, prev_height: int, params: ChainParams) -> ParamEntry:
@@ -73,7 +47,7 @@ def full_current(chain: HeaderChain, prev_height: int, params: ChainParams) -> P
         if winner is not None:
             return winner
     epoch_start = height - height % length - (length if height % length == 0 else 0)
-    if epoch_start == 0 and height > 1:
+    if epoch_start == 0 and height > 1 and params.dynafed.start == ALWAYS_ACTIVE:
         # Genesis has the legacy form; the first block holds the first full entry.
         epoch_start = 1
     start = chain.header(epoch_start)
@@ -99,12 +73,14 @@ def current_entry(chain: HeaderChain, prev_height: int, params: ChainParams) -> 
 
 
 def check_dynafed_header(header: BlockHeader, chain: HeaderChain, params: ChainParams) -> None:
-    """Parameter rules of a header that extends `chain`.
+    """Parameter rules of a header that extends `chain`; none before dynamic federations.
 
     Raises:
         InvalidBlock: "invalid-dyna-fed".
     Source: elements/blocks.md 8.4.
     """
+    if not dynafed_active(chain, chain.tip_height, params):
+        return
     if header.current.is_null:
         _refuse("no current parameters")
     if header.version & _FORBIDDEN_VERSION_BITS:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidechain.crypto.hashes import ZERO_HASH, hash160, sha256
-from sidechain.errors import InvalidEncoding
+from sidechain.errors import InvalidBlock, InvalidEncoding
 from sidechain.params import DEFAULT_PAK_LIST
 from sidechain.primitives.block import (
     COMPACT_KIND,
@@ -20,6 +20,7 @@ from sidechain.primitives.block import (
 )
 from sidechain.primitives.encoding import Reader
 from sidechain.primitives.genesis import chain_params, genesis_block
+from sidechain.script.block_signature import verify_block_signature
 from tests.byte_strategies import hostile, mutated
 from tests.vectors import chain_json, display, recorded_blocks, recorded_params
 
@@ -175,11 +176,13 @@ def test_decode_when_cut_anywhere_is_refused() -> None:
             Block.decode(raw[:length], recorded_params())
 
 
-def test_header_in_dynamic_form_without_entries_is_refused() -> None:
-    header = bytes.fromhex("000000a0") + bytes(64 + 8) + b"\0\0\0"
-    with pytest.raises(InvalidEncoding) as caught:
-        BlockHeader.read(Reader(header), recorded_params())
-    assert caught.value.reason == "block-proof-invalid"
+def test_header_in_dynamic_form_without_entries_reads_as_one_without_proof() -> None:
+    raw = bytes.fromhex("000000a0") + bytes(64 + 8) + b"\0\0\0"
+    header = BlockHeader.read(Reader(raw), recorded_params())
+    assert not header.is_dynafed
+    assert header.serialize()[:4] == bytes.fromhex("00000020")
+    with pytest.raises(InvalidBlock, match="block-proof-invalid"):
+        verify_block_signature(header, recorded_params())
 
 
 def test_legacy_header_shows_its_height_only_where_the_chain_says_so() -> None:

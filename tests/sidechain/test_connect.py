@@ -279,5 +279,6 @@ def test_genesis_coins_can_be_spent_at_once() -> None:
 
 def test_relative_locks_are_enforced_from_their_height_on() -> None:
     params = example_params(csv_height=10)
-    assert block_script_flags(10, params) == CONSENSUS_FLAGS
-    assert not block_script_flags(9, params) & Flags.CHECKSEQUENCEVERIFY
+    chain = ListedHeaders(params)
+    assert block_script_flags(chain, 10, params) == CONSENSUS_FLAGS
+    assert not block_script_flags(chain, 9, params) & Flags.CHECKSEQUENCEVERIFY

@@ -3,7 +3,7 @@
 import pytest
 
 from sidechain.errors import InvalidEncoding
-from sidechain.params import BITCOIN_REGTEST, DEFAULT_PAK_LIST
+from sidechain.params import BITCOIN_REGTEST, DEFAULT_PAK_LIST, NEVER_ACTIVE, Deployment
 from sidechain.primitives.block import Block
 from sidechain.primitives.genesis import (
     chain_commitment,
@@ -151,10 +151,39 @@ def test_options_when_given_reach_their_fields() -> None:
         ["-chain=x", "-con_signed_blocks=0"],
         ["-chain=x", "-con_elementsmode=0"],
         ["-chain=x", "-con_genesis_style=bitcoin"],
-        ["-chain=x", "-evbparams=dynafed:0:::"],
+        ["-chain=x", "-evbparams=dynafed:0::"],
+        ["-chain=x", "-evbparams=nosuch:0:::"],
+        ["-chain=x", "-vbparams=dynafed:0"],
+        ["-chain=x", "-evbparams=simplicity:-1:::"],
+        ["-chain=x", "-vbparams=simplicity:500:1000"],
+        ["-chain=x", "-testactivationheight=segwit"],
+        ["-chain=x", "-testactivationheight=other@5"],
+        ["-chain=x", "-con_nminerconfirmationwindow=0"],
+        ["-chain=x", "-dynamic_epoch_length=0"],
         ["-chain=liquidv1"],
     ],
 )
 def test_options_of_a_chain_we_do_not_run_are_refused(options: list[str]) -> None:
     with pytest.raises(InvalidEncoding):
         params_from_options(options)
+
+
+def test_deployments_when_given_by_options_then_as_elements_reads_them() -> None:
+    params = params_from_options(
+        [
+            "-chain=bits",
+            "-evbparams=dynafed:5::7:8",
+            "-evbparams=dynafed:900:::",
+            "-evbparams=taproot:10:500:20:",
+            "-vbparams=dynafed:1:400:300",
+            "-vbparams=testdummy:-2:0",
+            "-testactivationheight=segwit@12",
+            "-testactivationheight=bip34@99",
+            "-con_bip66height=3",
+        ]
+    )
+    # The period of dynafed is the chain's own, whatever is asked for, and the first one counts.
+    assert params.dynafed == Deployment(bit=25, start=5, timeout=400, min_activation_height=300)
+    assert params.taproot == Deployment(bit=2, start=10, timeout=500, period=20, threshold=128)
+    assert params.testdummy.start == NEVER_ACTIVE
+    assert (params.segwit_height, params.bip34_height, params.bip66_height) == (12, 0, 3)
