@@ -109,6 +109,11 @@ class TxIn:
         return head + le32(self.sequence) + tail
 
 
+def is_unspendable(script: bytes) -> bool:
+    """Whether an output with this script can never be spent: empty, OP_RETURN or too long."""
+    return not script or script[0] == _OP_RETURN or len(script) > MAX_SCRIPT_SIZE
+
+
 @dataclass(frozen=True, slots=True)
 class TxOut:
     """One output; asset, value and nonce are raw fields."""
@@ -145,8 +150,7 @@ class TxOut:
     @property
     def is_unspendable(self) -> bool:
         """Whether it never enters the set of coins."""
-        script = self.script
-        return not script or script[0] == _OP_RETURN or len(script) > MAX_SCRIPT_SIZE
+        return is_unspendable(self.script)
 
     @property
     def asset_id(self) -> bytes | None:

@@ -26,6 +26,7 @@ from sidechain.validation.amounts import check_amounts, fees_by_asset
 from sidechain.validation.coins import Coin, CoinView, PeginKey
 from sidechain.validation.dynafed import HeaderChain, median_time_past
 from sidechain.validation.pegins import PeginClaim
+from sidechain.validation.proofs import verify_proofs
 from sidechain.validation.tx_check import WITNESS_SCALE
 
 SEQUENCE_TIME_UNIT_S = 512
@@ -79,14 +80,14 @@ def check_inputs(
     Returns:
         Fees in satoshis per 32-byte asset id.
     Raises:
-        InvalidTransaction: "bad-txns-premature-spend-of-coinbase", "bad-txns-fee-outofrange",
-            "bad-txns-in-ne-out" or "confidential-unsupported".
+        InvalidTransaction: "bad-txns-premature-spend-of-coinbase", "bad-txns-fee-outofrange" or
+            "bad-txns-in-ne-out".
     """
     for coin in spent:
         if coin.coinbase and height - coin.height < COINBASE_MATURITY_BLOCKS:
             raise InvalidTransaction("bad-txns-premature-spend-of-coinbase")
     fees = fees_by_asset(tx)
-    check_amounts(tx, spent, params.pegged_asset)
+    verify_proofs(check_amounts(tx, spent, params.pegged_asset))
     return fees
 
 

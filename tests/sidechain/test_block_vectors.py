@@ -9,7 +9,6 @@ from sidechain.errors import InvalidBlock, InvalidEncoding
 from sidechain.primitives.block import Block
 from sidechain.primitives.transaction import OutPoint
 from sidechain.script.faults import ScriptFault
-from sidechain.validation.amounts import CONFIDENTIAL_UNSUPPORTED
 from sidechain.validation.block_check import (
     check_block,
     check_header,
@@ -26,7 +25,7 @@ from tests.sidechain.recorded_chain import (
 from tests.vectors import case_bytes, chain_json, recorded_blocks, recorded_params
 
 TAPROOT_REASON = f"mandatory-script-verify-flag-failed ({ScriptFault.TAPROOT_UNSUPPORTED.value})"
-LATER = {CONFIDENTIAL_UNSUPPORTED, TAPROOT_REASON}
+LATER = {TAPROOT_REASON}
 
 
 def test_recorded_headers_and_bodies_obey_the_rules(capsys: pytest.CaptureFixture[str]) -> None:

@@ -61,7 +61,7 @@ class RecordedFacts:
         return self.parent_height - header["height"] + 1, header["ntx"]
 
 
-UNSUPPORTED = ("confidential-unsupported", "taproot-unsupported")
+UNSUPPORTED = ("taproot-unsupported",)
 
 
 def test_mempool_verdicts_when_recorded_transactions_then_as_elementsd(tmp_path: Path) -> None:

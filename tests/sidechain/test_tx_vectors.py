@@ -14,7 +14,6 @@ from sidechain.script.faults import ScriptFault
 from sidechain.script.flags import CONSENSUS_FLAGS
 from sidechain.script.interpreter import run_input, verify_input
 from sidechain.script.script import ScriptKind, classify
-from sidechain.validation.amounts import CONFIDENTIAL_UNSUPPORTED
 from sidechain.validation.coins import Coin
 from sidechain.validation.connect import validate_block
 from sidechain.validation.dynafed import ExtendedChain, median_time_past, valid_fedpegscripts
@@ -43,7 +42,7 @@ PLAIN_KINDS = {
     ScriptKind.WITNESS_V0_SCRIPTHASH,
 }
 TAPROOT_REASON = f"mandatory-script-verify-flag-failed ({ScriptFault.TAPROOT_UNSUPPORTED.value})"
-LATER = {CONFIDENTIAL_UNSUPPORTED, TAPROOT_REASON}
+LATER = {TAPROOT_REASON}
 
 
 def _spent_coins(entry: dict[str, Any]) -> tuple[Coin, ...]:
