@@ -3,10 +3,28 @@
 import hashlib
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Protocol
 
 import wallycore
 
 ZERO_HASH = bytes(32)
+
+
+class Hash(Protocol):
+    """A running hash, as `hashlib` makes them."""
+
+    def update(self, data: bytes | memoryview, /) -> None:
+        """Hash more."""
+        ...
+
+    def copy(self) -> "Hash":
+        """Another one at the same point."""
+        ...
+
+    def digest(self) -> bytes:
+        """The hash of everything so far."""
+        ...
+
 
 
 def sha256(data: bytes) -> bytes:

@@ -11,7 +11,7 @@ from sidechain.errors import InvalidTransaction
 from sidechain.mempool.pool import Entry, Mempool
 from sidechain.params import ChainParams
 from sidechain.primitives.transaction import OutPoint, Transaction
-from sidechain.script.interpreter import CONSENSUS_FLAGS, STANDARD_FLAGS
+from sidechain.script.interpreter import STANDARD_FLAGS
 from sidechain.validation.coins import Coin, CoinView, PeginKey
 from sidechain.validation.dynafed import HeaderChain, median_time_past
 from sidechain.validation.pegins import FedpegPair, ParentFacts, PeginClaim, check_pegin
@@ -98,7 +98,7 @@ def judge(tx: Transaction, mempool: Mempool, about: Circumstances) -> Entry:
         policy.check_standard_inputs(tx, spent, params)
     entry = _weigh(tx, spent, mempool, about)
     mempool.check_limits(entry, mempool.check_replacement(tx, entry.fee_sats, entry.vsize))
-    _check_scripts(tx, spent)
+    check_scripts(tx, spent, STANDARD_FLAGS, params.genesis_hash)
     return entry
 
 
@@ -152,15 +152,3 @@ def _judge_pegin(
 ) -> PeginClaim:
     items, prevout = tx.input_witnesses[index].pegin, tx.inputs[index].prevout
     return check_pegin(items, prevout, about.params, about.fedpegscripts, facts)
-
-
-def _check_scripts(tx: Transaction, spent: Sequence[Coin]) -> None:
-    try:
-        check_scripts(tx, spent, STANDARD_FLAGS)
-    except InvalidTransaction as strict:
-        # What only the mempool's own flags refuse has another name.
-        check_scripts(tx, spent, CONSENSUS_FLAGS)
-        reason = strict.reason.replace(
-            "mandatory-script-verify-flag-failed", "non-mandatory-script-verify-flag"
-        )
-        raise InvalidTransaction(reason, strict.detail) from strict

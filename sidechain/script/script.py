@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from sidechain.crypto.hashes import hash160, sha256
 from sidechain.errors import InvalidEncoding
+from sidechain.script.faults import ScriptFault, fail
 from sidechain.script.opcodes import (
     OP_0,
     OP_1,
@@ -31,6 +32,7 @@ from sidechain.script.opcodes import (
     OP_PUSHDATA2,
     OP_PUSHDATA4,
     OP_RETURN,
+    SUCCESS_OPCODES,
 )
 
 MAX_SCRIPT_SIZE_BYTES = 10_000
@@ -94,6 +96,27 @@ def iter_ops(script: bytes) -> Iterator[Op]:
     while op is not None:
         yield op
         op = read_op(script, op.end)
+
+
+def contains_success(script: bytes) -> bool:
+    """Whether a tapscript has an OP_SUCCESS.
+
+    Raises:
+        ScriptError: BAD_OPCODE where a push breaks off before there was one.
+    """
+    position, size = 0, len(script)
+    while position < size:
+        opcode = script[position]
+        if opcode <= OP_PUSHDATA4:
+            op = read_op(script, position)
+            if op is None:
+                fail(ScriptFault.BAD_OPCODE)
+            position = op.end
+            continue
+        if opcode in SUCCESS_OPCODES:
+            return True
+        position += 1
+    return False
 
 
 def push(data: bytes) -> bytes:

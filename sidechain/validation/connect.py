@@ -259,7 +259,7 @@ class _Connection:
         if self.sigops > MAX_BLOCK_SIGOP_COST:
             raise InvalidTransaction("bad-blk-sigops")
         if position > 0 and self.check_scripts:
-            check_scripts(tx, coins, self.flags)
+            check_scripts(tx, coins, self.flags, self.params.genesis_hash)
         self._update_coins(tx, coins)
 
     def _add_fees(self, fees: Mapping[bytes, int]) -> None:

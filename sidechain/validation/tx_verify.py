@@ -11,13 +11,15 @@ from collections.abc import Callable, Collection, Sequence
 
 from sidechain.errors import InvalidTransaction, ScriptError
 from sidechain.params import COINBASE_MATURITY_BLOCKS, ChainParams
-from sidechain.primitives.transaction import SEQUENCE_FINAL, Transaction
+from sidechain.primitives.transaction import SEQUENCE_FINAL, Transaction, TxOut
 from sidechain.script.interpreter import (
     LOCKTIME_THRESHOLD,
+    POLICY_FLAGS,
     SEQUENCE_LOCKTIME_MASK,
     SEQUENCE_TYPE_FLAG,
     Flags,
     SighashCache,
+    run_input,
     verify_input,
 )
 from sidechain.script.ops_crypto import SEQUENCE_DISABLE_FLAG
@@ -91,20 +93,49 @@ def check_inputs(
     return fees
 
 
-def check_scripts(tx: Transaction, spent: Sequence[Coin], flags: Flags) -> None:
+def check_scripts(
+    tx: Transaction, spent: Sequence[Coin], flags: Flags, genesis_hash: bytes
+) -> None:
     """Check that every input's scripts accept it.
 
+    An input that fails under policy flags is judged again without them, before the next input:
+    only what then fails too is called mandatory.
+
+    Args:
+        spent: the coins of all inputs, from `resolve_inputs`.
+        genesis_hash: of this chain; taproot signatures commit to it.
     Raises:
-        InvalidTransaction: "mandatory-script-verify-flag-failed (text)"; the detail names the
-            input.
+        InvalidTransaction: "mandatory-script-verify-flag-failed (text)" or
+            "non-mandatory-script-verify-flag (text)"; the detail names the input.
     """
-    cache = SighashCache(tx)
+    cache = SighashCache(tx, spent, genesis_hash)
     for index, coin in enumerate(spent):
         try:
             verify_input(tx, index, coin.output, flags, cache)
         except ScriptError as fault:
-            reason = f"mandatory-script-verify-flag-failed ({fault.reason})"
-            raise InvalidTransaction(reason, f"input {index}") from fault
+            text = _script_fault(fault, index, coin.output, flags, cache)
+            raise InvalidTransaction(text, _input_detail(tx, index)) from fault
+
+
+def _script_fault(
+    fault: ScriptError, index: int, spent: TxOut, flags: Flags, cache: SighashCache
+) -> str:
+    reason = fault.reason
+    if flags & POLICY_FLAGS:
+        try:
+            run_input(cache.tx, index, spent, flags & ~POLICY_FLAGS, cache)
+        except ScriptError as mandatory:
+            reason = mandatory.reason
+        else:
+            return f"non-mandatory-script-verify-flag ({reason})"
+    return f"mandatory-script-verify-flag-failed ({reason})"
+
+
+def _input_detail(tx: Transaction, index: int) -> str:
+    txid, wtxid = tx.txid[::-1].hex(), tx.wtxid[::-1].hex()
+    prevout = tx.inputs[index].prevout
+    source = f"{prevout.txid[::-1].hex()}:{prevout.index}"
+    return f"input {index} of {txid} (wtxid {wtxid}), spending {source}"
 
 
 def is_final(tx: Transaction, *, height: int, time_s: int) -> bool:
