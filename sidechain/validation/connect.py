@@ -25,7 +25,7 @@ from sidechain.validation.deployments import dynafed_active
 from sidechain.validation.dynafed import full_current, pak_list, valid_fedpegscripts
 from sidechain.validation.headers import ExtendedChain, HeaderChain
 from sidechain.validation.pegins import FedpegPair, ParentFacts, PeginClaim, check_pegin
-from sidechain.validation.pegouts import parse_pegout
+from sidechain.validation.pegouts import check_pegout_authorisation
 from sidechain.validation.tx_verify import (
     check_inputs,
     check_scripts,
@@ -324,20 +324,13 @@ def _check_pegouts(block: Block, chain: HeaderChain, params: ChainParams) -> Non
     if not params.enforce_pak or not block.header.is_dynafed:
         return
     keys = pak_list(full_current(chain, chain.tip_height, params))
-    for tx in block.transactions:
-        _check_pegout_proofs(tx, keys, params)
-
-
-def _check_pegout_proofs(
-    tx: Transaction, keys: Sequence[tuple[bytes, bytes]], params: ChainParams
-) -> None:
-    """Where peg-outs need an authorisation, refuse them: its proof is not verified here."""
-    del keys
-    for output in tx.outputs:
-        pegout = parse_pegout(output.script)
-        of_parent = pegout is not None and pegout[0] == params.parent_genesis_hash
-        if of_parent and output.asset_id == params.pegged_asset:
-            raise InvalidBlock("bad-pak-tx", "peg-out authorisation is not verified")
+    for position, tx in enumerate(block.transactions):
+        for output in tx.outputs:
+            try:
+                check_pegout_authorisation(output, keys, params)
+            except InvalidTransaction as fault:
+                detail = f"{fault.detail}, transaction {position}"
+                raise InvalidBlock("bad-pak-tx", detail) from fault
 
 
 def _check_coinbase_amounts(coinbase: Transaction, reward: Mapping[bytes, int]) -> None:
