@@ -194,8 +194,7 @@ class SighashCache:
         """All outputs one after another."""
         known = self._parts.get("all_outputs")
         if known is None:
-            known = b"".join([item.serialize() for item in self.tx.outputs])
-            self._parts["all_outputs"] = known
+            known = self._parts["all_outputs"] = self.tx.outputs_bytes()
         return known
 
     @property
