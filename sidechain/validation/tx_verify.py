@@ -28,13 +28,16 @@ from sidechain.validation.amounts import check_amounts, fees_by_asset
 from sidechain.validation.coins import Coin, CoinView, PeginKey
 from sidechain.validation.dynafed import HeaderChain, median_time_past
 from sidechain.validation.pegins import PeginClaim
-from sidechain.validation.proofs import verify_proofs
+from sidechain.validation.proofs import ProofCheck, verify_proofs
 from sidechain.validation.tx_check import WITNESS_SCALE
 
 SEQUENCE_TIME_UNIT_S = 512
 
 JudgePegin = Callable[[Transaction, int], PeginClaim]
 """Checks the peg-in at an input position, or raises; `pegins.check_pegin` with its context."""
+
+TakeProofs = Callable[[Sequence[ProofCheck]], None]
+"""Sees to it that proofs are verified, now (then it may raise) or later."""
 
 
 def resolve_inputs(
@@ -72,13 +75,19 @@ def resolve_inputs(
 
 
 def check_inputs(
-    tx: Transaction, spent: Sequence[Coin], *, height: int, params: ChainParams
+    tx: Transaction,
+    spent: Sequence[Coin],
+    *,
+    height: int,
+    params: ChainParams,
+    take_proofs: TakeProofs = verify_proofs,
 ) -> dict[bytes, int]:
     """Check maturity, fee outputs and balance of a transaction that is no coinbase.
 
     Args:
         spent: from `resolve_inputs`.
         height: block the transaction is in or could be in next.
+        take_proofs: gets the proofs, of which all is checked but that they hold.
     Returns:
         Fees in satoshis per 32-byte asset id.
     Raises:
@@ -89,12 +98,17 @@ def check_inputs(
         if coin.coinbase and height - coin.height < COINBASE_MATURITY_BLOCKS:
             raise InvalidTransaction("bad-txns-premature-spend-of-coinbase")
     fees = fees_by_asset(tx)
-    verify_proofs(check_amounts(tx, spent, params.pegged_asset))
+    take_proofs(check_amounts(tx, spent, params.pegged_asset))
     return fees
 
 
 def check_scripts(
-    tx: Transaction, spent: Sequence[Coin], flags: Flags, genesis_hash: bytes
+    tx: Transaction,
+    spent: Sequence[Coin],
+    flags: Flags,
+    genesis_hash: bytes,
+    *,
+    direct: bool = True,
 ) -> None:
     """Check that every input's scripts accept it.
 
@@ -104,14 +118,16 @@ def check_scripts(
     Args:
         spent: the coins of all inputs, from `resolve_inputs`.
         genesis_hash: of this chain; taproot signatures commit to it.
+        direct: whether plain spends may take the short cut that leaves out the interpreter.
     Raises:
         InvalidTransaction: "mandatory-script-verify-flag-failed (text)" or
             "non-mandatory-script-verify-flag (text)"; the detail names the input.
     """
     cache = SighashCache(tx, spent, genesis_hash)
+    verify = verify_input if direct else run_input
     for index, coin in enumerate(spent):
         try:
-            verify_input(tx, index, coin.output, flags, cache)
+            verify(tx, index, coin.output, flags, cache)
         except ScriptError as fault:
             text = _script_fault(fault, index, coin.output, flags, cache)
             raise InvalidTransaction(text, _input_detail(tx, index)) from fault
