@@ -31,6 +31,9 @@ CHECKED_BLOCKS_MAX = 4
 TransactionCheck = Callable[[Transaction], None]
 """Raises InvalidTransaction for what this node does not want to relay."""
 
+TipListener = Callable[[], None]
+"""Told that the tip is another one; what it does must be quick and must not fail."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Checked:
@@ -56,6 +59,7 @@ class Chain:
         self._mempool = Mempool(limits)
         self._relay_check = relay_check
         self._checked: dict[bytes, _Checked] = {}
+        self._listeners: list[TipListener] = []
         self._fedpegscripts = self._next_fedpegscripts()
 
     @classmethod
@@ -83,6 +87,10 @@ class Chain:
     def close(self) -> None:
         """Release the folder. May be called twice."""
         self._state.close()
+
+    def listen(self, listener: TipListener) -> None:
+        """Have a listener called after every change of the tip."""
+        self._listeners.append(listener)
 
     @property
     def params(self) -> ChainParams:
@@ -128,6 +136,10 @@ class Chain:
     def undo(self, height: int) -> UndoRecord:
         """What the block at a height spent and created."""
         return self._state.undo(height)
+
+    def undo_bytes(self, height: int) -> bytes:
+        """The bytes that `undo` reads, for those who read them elsewhere."""
+        return self._state.undo_bytes(height)
 
     def coin(self, outpoint: OutPoint) -> Coin | None:
         """An unspent output of the chain; the mempool has no part in it."""
@@ -262,6 +274,7 @@ class Chain:
         self._checked.clear()
         self._mempool.remove_for_block(block)
         self._follow_fedpegscripts()
+        self._tell_listeners()
         return delta
 
     def disconnect_tip(self, now_s: int) -> Block:
@@ -282,7 +295,12 @@ class Chain:
         for tx in waiting:
             if not any(txin.is_pegin for txin in tx.inputs):
                 self._take_back(tx, now_s)
+        self._tell_listeners()
         return block
+
+    def _tell_listeners(self) -> None:
+        for listener in self._listeners:
+            listener()
 
     def _judged(self, block: Block, facts: ParentFacts | None, reuse: bool) -> BlockDelta:
         checked = self._checked.get(block.hash) if reuse and facts is None else None

@@ -138,9 +138,13 @@ class ChainState:
     def undo(self, height: int) -> UndoRecord:
         """What the block at a height spent and created. Raises InvariantError if unreadable."""
         try:
-            return UndoRecord.unpack(self._need(schema.undo_key(height), f"undo {height}"))
+            return UndoRecord.unpack(self.undo_bytes(height))
         except InvalidEncoding as error:
             raise InvariantError(f"undo record {height} is damaged") from error
+
+    def undo_bytes(self, height: int) -> bytes:
+        """The bytes of an undo record. Raises InvariantError when there is none."""
+        return self._need(schema.undo_key(height), f"undo {height}")
 
     def coins(self) -> Iterator[tuple[OutPoint, Coin]]:
         """Every unspent output, by txid and index, as of now."""
