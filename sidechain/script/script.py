@@ -306,6 +306,16 @@ def is_p2wsh(script: bytes) -> bool:
     return len(script) == 34 and script[:2] == b"\x00\x20"
 
 
+def is_p2tr(script: bytes) -> bool:
+    """Whether this is a version 1 witness program of 32 bytes."""
+    return len(script) == 34 and script[:2] == b"\x51\x20"
+
+
+def p2tr(output_key: bytes) -> bytes:
+    """Pay to a taproot output key (32 bytes)."""
+    return bytes((OP_1, 32)) + output_key
+
+
 def witness_program(script: bytes) -> tuple[int, bytes] | None:
     """Version (0 to 16) and program (2 to 40 bytes) of a witness program, or None."""
     if not 4 <= len(script) <= 42 or script[1] + 2 != len(script):
