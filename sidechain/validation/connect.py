@@ -114,6 +114,28 @@ def validate_block(
     )
 
 
+def validate_proposal(
+    block: Block,
+    view: CoinView,
+    chain: HeaderChain,
+    params: ChainParams,
+    *,
+    now_s: int,
+    facts: ParentFacts | None,
+) -> BlockDelta:
+    """Apply every rule but the signature to a proposal, in the order elementsd has for proposals.
+
+    The header's context comes first, and a peg-in that is not deep enough makes it invalid.
+
+    Raises:
+        InvalidBlock: with Elements' reject code.
+    """
+    check_contextual_header(block.header, chain, params, now_s)
+    check_block(block, params)
+    contextual_check_block(block, chain, params)
+    return connect_block(block, view, chain, params, facts=facts, stall=False)
+
+
 def connect_block(
     block: Block,
     view: CoinView,
