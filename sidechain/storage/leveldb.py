@@ -84,14 +84,9 @@ class Database:
         found: bytes | None = self._db.get(key, verify_checksums=True)
         return found
 
-    def write(
-        self, puts: Mapping[bytes, bytes], deletes: Sequence[bytes] = (), *, sync: bool = True
-    ) -> None:
+    def write(self, puts: Mapping[bytes, bytes], deletes: Sequence[bytes] = ()) -> None:
         """Apply everything or nothing, and return when it is on the disk.
 
-        Args:
-            sync: False returns earlier: a crash of the machine may take whole batches away, the
-                last ones.
         Raises:
             InvariantError: a key is both put and deleted.
             Unavailable: the disk refuses.
@@ -99,7 +94,7 @@ class Database:
         if any(key in puts for key in deletes):
             raise InvariantError("one batch puts and deletes the same key")
         try:
-            with self._db.write_batch(transaction=True, sync=sync) as batch:
+            with self._db.write_batch(transaction=True, sync=True) as batch:
                 for key, value in puts.items():
                     batch.put(key, value)
                 for key in deletes:
@@ -107,15 +102,9 @@ class Database:
         except plyvel.Error as error:
             raise Unavailable(f"database write failed: {error}") from error
 
-    def items(self, prefix: bytes, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
-        """All pairs whose key starts with `prefix`, in key order, as of now.
-
-        Args:
-            start: leave out those that come before `prefix` and this.
-        """
+    def items(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """All pairs whose key starts with `prefix`, in key order, as of now."""
         with self._db.iterator(prefix=prefix, verify_checksums=True) as iterator:
-            if start:
-                iterator.seek(prefix + start)
             yield from iterator
 
     def disk_bytes(self) -> int:
