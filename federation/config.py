@@ -28,10 +28,10 @@ from federation.member_folder import (
 from federation.members import MemberSet, check_byzantine_safety
 from peg.fedscript import FedScript, fed_script
 from peg.parameters import ChainFacts, PegParameters, check_parameters
+from sidechain.daemon.chain_options import params_from_options
 from sidechain.errors import Invalid
 from sidechain.params import ChainParams
 from sidechain.primitives.encoding import compact_size
-from sidechain.primitives.genesis import params_from_options
 from sidechain.script.script import multisig_script, p2wsh
 
 __all__ = [

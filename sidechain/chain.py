@@ -1,7 +1,15 @@
 """The chain: the one place where blocks are added and transactions are taken in.
 
 Synchronous and quick; it runs in the event loop of whoever owns it, and nothing else writes what
-it owns (database and mempool). Time is an argument.
+it owns (database and mempool). Time and what is known of the parent chain are arguments.
+
+Two ways lead to a new block. A federation member knows that a block is final: it calls `connect`
+with the one that follows the tip, and never goes back. Any other owner hands over whatever
+arrives: `submit_block` and `submit_header` keep side branches, follow the best chain and answer
+with the words of BIP22; `invalidate_block`, `reconsider_block` and `precious_block` are an
+operator's say; `test_proposal` judges without keeping. Their peg-ins need the depth of deposits
+at the parent: learn it for the transactions that `claims_awaited` names, pass it as `facts`, and
+call `activate` when more of it is known, and once after opening.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -9,29 +17,38 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from sidechain.mempool.admission import Candidate, Circumstances, enter, judge
-from sidechain.mempool.packages import PackageVerdict, judge_package, submit_package
-from sidechain.mempool.pool import Mempool
-from sidechain.mempool.relations import Limits
-from sidechain.mempool.reorganisation import after_blocks_left, drop_expired_pegs
+from sidechain import policy
+from sidechain.branches import Branches, Moves
+from sidechain.errors import InvalidTransaction, Stalled
+from sidechain.mempool.admission import Circumstances, judge
+from sidechain.mempool.pool import Entry, Limits, Mempool
 from sidechain.mempool.selection import select
 from sidechain.params import MAX_BLOCK_WEIGHT_WU, ChainParams
-from sidechain.policy.template import build_template
 from sidechain.primitives.block import NULL_ENTRY, Block, BlockHeader, ParamEntry
 from sidechain.primitives.transaction import OutPoint, Transaction
 from sidechain.script.block_signature import verify_block_signature
 from sidechain.storage.chainstate import ChainState
-from sidechain.storage.schema import UndoRecord
+from sidechain.storage.schema import BlockPlace, UndoRecord
+from sidechain.validation.block_check import fill_coinbase_witness
 from sidechain.validation.coins import Coin, PeginKey
-from sidechain.validation.connect import BlockDelta, validate_block
-from sidechain.validation.dynafed import full_current, median_time_past, valid_fedpegscripts
-from sidechain.validation.pegins import FedpegPair, ParentFacts
+from sidechain.validation.connect import BlockDelta, validate_block, validate_proposal
+from sidechain.validation.deployments import StateCache
+from sidechain.validation.dynafed import full_current, valid_fedpegscripts
+from sidechain.validation.headers import median_time_past
+from sidechain.validation.pegins import FedpegPair, ParentFacts, check_pegin
+from sidechain.validation.pegouts import parse_pegout
 
 CHECKED_BLOCKS_MAX = 4
 """Proposals whose verdict is kept until one of them is connected."""
 
+INVALIDATED_READMITTED_BLOCKS = 10
+"""How many blocks that an operator takes off give their transactions back to the mempool."""
+
 TransactionCheck = Callable[[Transaction], None]
 """Raises InvalidTransaction for what this node does not want to relay."""
+
+TipListener = Callable[[], None]
+"""Told that the tip is another one; what it does must be quick and must not fail."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +72,12 @@ class Chain:
     ) -> None:
         self._state = state
         self._params = params
-        incremental = params.incremental_relay_fee_sats_per_kvb
-        self._mempool = Mempool(limits, incremental_sats_per_kvb=incremental)
+        self._branches = Branches(state, params)
+        self.deployment_states: StateCache = {}
+        self._mempool = Mempool(limits)
         self._relay_check = relay_check
         self._checked: dict[bytes, _Checked] = {}
+        self._listeners: list[TipListener] = []
         self._fedpegscripts = self._next_fedpegscripts()
 
     @classmethod
@@ -87,10 +106,19 @@ class Chain:
         """Release the folder. May be called twice."""
         self._state.close()
 
+    def listen(self, listener: TipListener) -> None:
+        """Have a listener called after every change of the tip."""
+        self._listeners.append(listener)
+
     @property
     def params(self) -> ChainParams:
         """Parameters of the chain."""
         return self._params
+
+    @property
+    def branches(self) -> Branches:
+        """What is known beside the chain; read it, but leave changes to the chain."""
+        return self._branches
 
     @property
     def mempool(self) -> Mempool:
@@ -132,6 +160,10 @@ class Chain:
         """What the block at a height spent and created."""
         return self._state.undo(height)
 
+    def undo_bytes(self, height: int) -> bytes:
+        """The bytes that `undo` reads, for those who read them elsewhere."""
+        return self._state.undo_bytes(height)
+
     def coin(self, outpoint: OutPoint) -> Coin | None:
         """An unspent output of the chain; the mempool has no part in it."""
         return self._state.coin(outpoint)
@@ -172,45 +204,22 @@ class Chain:
             InvalidTransaction: refused; nothing has changed.
             Stalled: a peg-in is not deep enough yet; nothing has changed.
         """
-        enter(self.test_tx(tx, facts, now_s), self._mempool, now_s)
+        self._mempool.expire(now_s)
+        entry = self.test_tx(tx, facts, now_s)
+        self._mempool.add(entry, now_s)
         return tx.txid
 
-    def test_tx(self, tx: Transaction, facts: ParentFacts | None, now_s: int) -> Candidate:
+    def test_tx(self, tx: Transaction, facts: ParentFacts | None, now_s: int) -> Entry:
         """Judge a transaction as `submit_tx` does, and change nothing.
 
         Returns:
-            The entry it would become, with fee and sizes, and what it would replace.
+            The entry it would become, with fee and sizes.
         Raises:
             As `submit_tx`.
         """
         if self._relay_check is not None:
             self._relay_check(tx)
         return judge(tx, self._mempool, self._circumstances(facts, now_s))
-
-    def test_package(
-        self, package: Sequence[Transaction], facts: ParentFacts | None, now_s: int
-    ) -> PackageVerdict:
-        """Judge transactions that would enter one after another, and change nothing."""
-        return judge_package(package, self._mempool, self._circumstances(facts, now_s))
-
-    def submit_package(
-        self,
-        package: Sequence[Transaction],
-        facts: ParentFacts | None,
-        now_s: int,
-        rate_max: int | None = None,
-    ) -> PackageVerdict:
-        """Take in a transaction, or a child with its unconfirmed parents, as far as they do.
-
-        Args:
-            rate_max: highest fee rate that one of them may pay, satoshis for 1,000 virtual bytes.
-        """
-        about = self._circumstances(facts, now_s)
-        return submit_package(package, self._mempool, about, rate_max)
-
-    def prioritise(self, txid: bytes, delta_sats: int) -> None:
-        """Count a transaction, in the mempool now or later, as paying so much more."""
-        self._mempool.prioritise(txid, delta_sats)
 
     def select_transactions(self, max_weight_wu: int = MAX_BLOCK_WEIGHT_WU) -> list[Transaction]:
         """Transactions of the mempool for a block, best paying first, parents before children.
@@ -236,7 +245,7 @@ class Chain:
             transactions: in order, parents before children.
             proposed: parameters this block votes for.
         """
-        return build_template(
+        return policy.build_template(
             self._state,
             self._params,
             time_s=time_s,
@@ -285,17 +294,113 @@ class Chain:
         """
         delta = self._judged(block, facts, reuse_checks)
         self._state.connect(block, delta)
-        self._checked.clear()
-        self._mempool.remove_for_block(block)
-        self._fedpegscripts = self._next_fedpegscripts()
-        if (self.tip_height + 1) % self._params.dynamic_epoch_length == 0:
-            drop_expired_pegs(self._mempool, self._circumstances(facts, block.header.time))
+        self._follow_block(block)
+        self._tell_listeners()
         return delta
+
+    def submit_block(
+        self, block: Block, *, facts: ParentFacts | None, now_s: int
+    ) -> str | None:
+        """Take in a signed block, on the tip or not, and follow the best chain.
+
+        A coinbase that commits to witnesses but has none gets the usual one first.
+
+        Args:
+            facts: what is known of the parent; None leaves out the depth of peg-ins.
+            now_s: this node's clock; it decides only "time-too-new".
+        Returns:
+            None when the block is now (or was, on the way) part of the chain; "duplicate";
+            "duplicate-invalid"; "inconclusive" when it is kept but not connected; else Elements'
+            reject code.
+        Raises:
+            Unavailable: the disk refuses; the chain is at one of the blocks on the way.
+        """
+        if self._branches.knows(block.header.prev_hash):
+            block = fill_coinbase_witness(block)
+        moves = Moves()
+        try:
+            return self._branches.submit(block, facts, now_s, moves)
+        finally:
+            self._follow(moves, now_s)
+
+    def submit_header(self, header: BlockHeader, *, now_s: int) -> None:
+        """Take note of a header whose block may come later.
+
+        Raises:
+            InvalidBlock: with Elements' reject code.
+        """
+        self._branches.accept_header(header, now_s)
+
+    def activate(self, *, facts: ParentFacts | None, now_s: int) -> bool:
+        """Try again to follow the best chain; whether it could be followed to its end."""
+        moves = Moves()
+        try:
+            self._branches.activate(facts, moves)
+        finally:
+            self._follow(moves, now_s)
+        return not moves.stalled
+
+    def claims_awaited(self, block: Block | None = None) -> tuple[Transaction, ...]:
+        """Peg-in transactions whose deposits must be known to follow the best chain.
+
+        Args:
+            block: one that is about to be submitted.
+        """
+        return self._branches.claims_awaited(block)
+
+    def invalidate_block(
+        self, block_hash: bytes, *, facts: ParentFacts | None, now_s: int
+    ) -> None:
+        """Call a known block invalid, and follow the best chain without it.
+
+        Raises:
+            InvariantError: the block is not known, or is the genesis block.
+        """
+        moves = Moves()
+        try:
+            self._branches.invalidate(block_hash, moves)
+        finally:
+            del moves.disconnected[INVALIDATED_READMITTED_BLOCKS:]
+            self._follow(moves, now_s)
+        self.activate(facts=facts, now_s=now_s)
+
+    def reconsider_block(
+        self, block_hash: bytes, *, facts: ParentFacts | None, now_s: int
+    ) -> None:
+        """Forget that a block, those under it and those on it have failed; try them again."""
+        self._branches.reconsider(block_hash)
+        self.activate(facts=facts, now_s=now_s)
+
+    def precious_block(
+        self, block_hash: bytes, *, facts: ParentFacts | None, now_s: int
+    ) -> None:
+        """Treat a block as if it had come before all others of its height."""
+        self._branches.prefer(block_hash)
+        self.activate(facts=facts, now_s=now_s)
+
+    def test_proposal(self, block: Block, *, facts: ParentFacts | None, now_s: int) -> None:
+        """Judge an unsigned block on top of the tip as elementsd judges a proposal.
+
+        The order is its own: the header's context first, and a peg-in that is not deep enough
+        makes the proposal invalid.
+
+        Raises:
+            InvalidBlock: with Elements' reject code.
+        """
+        validate_proposal(block, self._state, self._state, self._params, now_s=now_s, facts=facts)
+
+    def is_active(self, block_hash: bytes) -> bool:
+        """Whether a block is part of the chain."""
+        return self._state.height_of(block_hash) is not None
+
+    def place(self, height: int) -> BlockPlace:
+        """What is noted about the block at a height: counts of transactions, above all."""
+        return self._state.place(height)
 
     def disconnect_tip(self, now_s: int) -> Block:
         """Take the tip block off; its transactions return to the mempool where still valid.
 
-        Claims and peg-outs do not return, as in Elements; whoever made them sends them again.
+        Peg-ins do not return, as in Elements; whoever made them sends them again.
 
         Returns:
             The block taken off.
@@ -306,10 +411,52 @@ class Chain:
         self._state.disconnect()
         self._checked.clear()
         self._fedpegscripts = self._next_fedpegscripts()
-        after_blocks_left(
-            block.transactions, self._mempool, self._circumstances(None, now_s)
-        )
+        waiting = [*block.transactions[1:], *self._mempool.clear()]
+        for tx in waiting:
+            if not self._is_peg(tx):
+                self._take_back(tx, now_s)
+        self._tell_listeners()
         return block
+
+    def _follow_block(self, block: Block) -> None:
+        """Bring the mempool up to a block that was connected."""
+        self._checked.clear()
+        self._mempool.remove_for_block(block)
+        self._follow_fedpegscripts()
+
+    def _follow(self, moves: Moves, now_s: int) -> None:
+        """Bring the mempool to where the chain is now.
+
+        Transactions of blocks taken off return, but for peg-ins and authorised peg-outs; what
+        was in the mempool before is judged again.
+
+        Source: elements/peg.md 7.6.
+        """
+        if not moves.connected and not moves.disconnected:
+            return
+        if moves.disconnected:
+            self._checked.clear()
+            self._fedpegscripts = self._next_fedpegscripts()
+            returned = [tx for b in reversed(moves.disconnected) for tx in b.transactions[1:]]
+            for tx in [*returned, *self._mempool.clear()]:
+                if not self._is_peg(tx):
+                    self._take_back(tx, now_s)
+        else:
+            for block in moves.connected:
+                self._follow_block(block)
+        self._tell_listeners()
+
+    def _is_peg(self, tx: Transaction) -> bool:
+        if any(txin.is_pegin for txin in tx.inputs):
+            return True
+        outputs = tx.outputs if self._params.enforce_pak else ()
+        genesis = self._params.parent_genesis_hash
+        pegouts = [parse_pegout(output.script) for output in outputs]
+        return any(pegout is not None and pegout[0] == genesis for pegout in pegouts)
+
+    def _tell_listeners(self) -> None:
+        for listener in self._listeners:
+            listener()
 
     def _judged(self, block: Block, facts: ParentFacts | None, reuse: bool) -> BlockDelta:
         checked = self._checked.get(block.hash) if reuse and facts is None else None
@@ -340,3 +487,27 @@ class Chain:
         return valid_fedpegscripts(
             self._state, self._state.tip_height, self._params, next_block=True
         )
+
+    def _follow_fedpegscripts(self) -> None:
+        """Drop peg-ins that the next block could not claim any more.
+
+        Source: elements/peg.md 5.2.
+        """
+        pairs = self._next_fedpegscripts()
+        if pairs == self._fedpegscripts:
+            return
+        self._fedpegscripts = pairs
+        for tx in self._mempool.transactions():
+            for txin, witness in zip(tx.inputs, tx.input_witnesses, strict=True):
+                if not txin.is_pegin:
+                    continue
+                try:
+                    check_pegin(witness.pegin, txin.prevout, self._params, pairs, None)
+                except InvalidTransaction:
+                    self._mempool.remove(tx.txid)
+
+    def _take_back(self, tx: Transaction, now_s: int) -> None:
+        try:
+            self.submit_tx(tx, None, now_s)
+        except (InvalidTransaction, Stalled):
+            return

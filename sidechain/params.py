@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 MAX_MONEY_SATS = 2_100_000_000_000_000
 MAX_BLOCK_WEIGHT_WU = 4_000_000
-INCREMENTAL_RELAY_FEE_SATS_PER_KVB = 100
 COINBASE_MATURITY_BLOCKS = 100
 
 _JUNK_KEY = bytes.fromhex("02fcba7ecf41bc7e1be4ee122d9d22e3333671eb0a3a87b5cdf099d59874e1940f")
@@ -27,7 +26,7 @@ REGTEST_POW_LIMIT = 2**255 - 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AddressPrefixes:
-    """Version bytes and human-readable parts of one chain's addresses.
+    """Version bytes and human-readable parts of one chain's addresses and keys.
 
     `blinded` and `blech32_hrp` are None on chains without confidential addresses.
     """
@@ -38,6 +37,8 @@ class AddressPrefixes:
     secret: int
     bech32_hrp: str
     blech32_hrp: str | None
+    extended_public: bytes = bytes.fromhex("043587cf")
+    extended_secret: bytes = bytes.fromhex("04358394")
 
 
 ELEMENTS_REGTEST = AddressPrefixes(
@@ -92,7 +93,7 @@ class ChainParams:
     Make it with `genesis.chain_params`, which fills in the derived fields at the end: the assets
     default to the pegged one. `block_subsidy_sats`, `initial_free_coins_sats` and
     `initial_reissuance_tokens` are in the smallest unit; fee rates are satoshis per 1,000 virtual
-    bytes; heights None switch a rule off. `data_carrier_bytes` None refuses to relay data outputs.
+    bytes; heights None switch a rule off, as does `max_data_carrier_bytes` None the data outputs.
     """
 
     name: str
@@ -118,11 +119,12 @@ class ChainParams:
     enforce_pak: bool = False
     genesis_style: str = "elements"
     accept_discount_ct: bool = True
+    show_discount_ct: bool = True
     min_relay_fee_sats_per_kvb: int = 100
     dust_relay_fee_sats_per_kvb: int = 100
-    incremental_relay_fee_sats_per_kvb: int = INCREMENTAL_RELAY_FEE_SATS_PER_KVB
+    incremental_relay_fee_sats_per_kvb: int = 100
     accept_nonstandard: bool = False
-    data_carrier_bytes: int | None = 83
+    max_data_carrier_bytes: int | None = 83
     permit_bare_multisig: bool = True
     bytes_per_sigop: int = 20
     bip34_height: int = 0

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
+from sidechain.daemon.chain_options import params_from_options
 from sidechain.params import ChainParams
 from sidechain.primitives.block import Block
-from sidechain.primitives.genesis import params_from_options
 
 _REPOSITORY = Path(__file__).resolve().parent.parent
 

@@ -167,10 +167,11 @@ import os, pathlib, shlex, sys, sysconfig
 clone = sys.argv[1]
 site = pathlib.Path(sysconfig.get_paths()["purelib"])
 (site / "fedpeg-clone.pth").write_text(clone + "\n")
-command = pathlib.Path(sys.prefix) / "bin" / "fedpeg"
-fresh = command.with_name("fedpeg.new")
-fresh.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.prefix)}/bin/python -m federation.entry "$@"\n')
-fresh.chmod(0o755)
-os.replace(fresh, command)
+for name, module in (("fedpeg", "federation.entry"), ("sidechaind", "sidechain.daemon")):
+    command = pathlib.Path(sys.prefix) / "bin" / name
+    fresh = command.with_name(f"{name}.new")
+    fresh.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.prefix)}/bin/python -m {module} "$@"\n')
+    fresh.chmod(0o755)
+    os.replace(fresh, command)
 PYTHON
 }

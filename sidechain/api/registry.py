@@ -79,6 +79,8 @@ class Registry:
     """Methods by name; filled at start by the owner, read by the server."""
 
     methods: dict[str, Method] = field(default_factory=dict)
+    warmup: str | None = None
+    """While the node starts: what it is doing. Every call is answered with it (IN_WARMUP)."""
 
     def add(
         self,
@@ -129,6 +131,8 @@ class Registry:
         Raises:
             RpcError: unknown method, parameters that do not fit, or the handler's own.
         """
+        if self.warmup is not None:
+            raise RpcError(IN_WARMUP, self.warmup)
         method = self.method(name)
         return method.handler(*arguments(method, params))
 

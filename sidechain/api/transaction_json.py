@@ -48,7 +48,7 @@ def transaction_json(
         "vsize": tx.vsize,
         "weight": tx.weight_wu,
     }
-    if params.accept_discount_ct:
+    if params.show_discount_ct:
         shown["discountvsize"] = tx.discount_vsize
         shown["discountweight"] = tx.discount_weight_wu()
     shown["locktime"] = tx.locktime

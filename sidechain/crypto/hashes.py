@@ -3,10 +3,28 @@
 import hashlib
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Protocol
 
 import wallycore
 
 ZERO_HASH = bytes(32)
+
+
+class Hash(Protocol):
+    """A running hash, as `hashlib` makes them."""
+
+    def update(self, data: bytes | memoryview, /) -> None:
+        """Hash more."""
+        ...
+
+    def copy(self) -> "Hash":
+        """Another one at the same point."""
+        ...
+
+    def digest(self) -> bytes:
+        """The hash of everything so far."""
+        ...
+
 
 
 def sha256(data: bytes) -> bytes:
@@ -40,6 +58,11 @@ def tagged_hash(tag: str, data: bytes) -> bytes:
     return hashlib.sha256(_tag_prefix(tag) + data).digest()
 
 
+def merkle_node(left: bytes, right: bytes) -> bytes:
+    """Node of Elements' fast merkle trees: the SHA-256 state after this one block, unpadded."""
+    return bytes(wallycore.sha256_midstate(left + right))
+
+
 def fast_merkle_root(leaves: Sequence[bytes]) -> bytes:
     """Elements' fast merkle root of 32-byte leaves.
 
@@ -52,10 +75,7 @@ def fast_merkle_root(leaves: Sequence[bytes]) -> bytes:
         return ZERO_HASH
     level = list(leaves)
     while len(level) > 1:
-        above = [
-            bytes(wallycore.sha256_midstate(level[i] + level[i + 1]))
-            for i in range(0, len(level) - 1, 2)
-        ]
+        above = [merkle_node(level[i], level[i + 1]) for i in range(0, len(level) - 1, 2)]
         if len(level) % 2:
             above.append(level[-1])
         level = above

@@ -1,10 +1,11 @@
 """ECDSA and Schnorr over secp256k1, and key tweaks, on libsecp256k1 through coincurve.
 
-Secrets are 32 bytes, public keys 33 (compressed) unless said otherwise, messages 32-byte digests.
+Secrets are 32 bytes, public keys 33 (compressed) and messages 32-byte digests unless said
+otherwise.
 Verification never raises on outside data: what does not parse does not verify.
 """
 
-from coincurve import PrivateKey, PublicKey, PublicKeyXOnly
+from coincurve import PrivateKey, PublicKey
 from coincurve._libsecp256k1 import ffi, lib  # type: ignore[import-not-found]
 from coincurve.context import GLOBAL_CONTEXT
 
@@ -61,7 +62,7 @@ def ecdsa_verify(pubkey: bytes, signature_der: bytes, message: bytes) -> bool:
 
 
 def schnorr_sign(secret: bytes, message: bytes) -> bytes:
-    """BIP340 signature, 64 bytes, with 32 zero bytes as auxiliary data (deterministic).
+    """BIP340 signature of a digest, 64 bytes, with zeros as auxiliary data (deterministic).
 
     Raises:
         InvalidEncoding: the secret is out of range or the digest is not 32 bytes.
@@ -71,14 +72,42 @@ def schnorr_sign(secret: bytes, message: bytes) -> bytes:
 
 
 def schnorr_verify(xonly: bytes, signature: bytes, message: bytes) -> bool:
-    """Verify a BIP340 signature under a 32-byte x-only key."""
-    if len(xonly) != 32 or len(signature) != 64 or len(message) != 32:
+    """Verify a BIP340 signature under a 32-byte x-only key, over a message of any length."""
+    key = _parse_xonly(xonly)
+    if key is None or len(signature) != 64:
         return False
-    try:
-        key = PublicKeyXOnly(xonly)
-    except ValueError:
+    return bool(lib.secp256k1_schnorrsig_verify(_CONTEXT, signature, message, len(message), key))
+
+
+def xonly_tweak_add_check(output: bytes, parity: int, internal: bytes, tweak: bytes) -> bool:
+    """Whether `lift_x(internal) + tweak*G` has the x coordinate `output` and this parity of y.
+
+    Args:
+        output: 32 bytes.
+        parity: 1 for an odd y.
+        internal: x-only key, 32 bytes.
+        tweak: 32 bytes; at least the group order never fits.
+    """
+    key = _parse_xonly(internal)
+    if key is None or len(output) != 32 or len(tweak) != 32:
         return False
-    return bool(key.verify(signature, message))
+    return bool(
+        lib.secp256k1_xonly_pubkey_tweak_add_check(_CONTEXT, output, parity, key, tweak)
+    )
+
+
+def multiply_check(product: bytes, point: bytes, scalar: bytes) -> bool:
+    """Whether `scalar*point` is `product`, both compressed; zero and too large never are.
+
+    Args:
+        scalar: 32 bytes, big-endian.
+    """
+    key = _parse_public(point)
+    if key is None or len(scalar) != 32:
+        return False
+    if not lib.secp256k1_ec_pubkey_tweak_mul(_CONTEXT, key, scalar):
+        return False
+    return PublicKey(key).format(compressed=True) == product
 
 
 def tweak_add_public(pubkey: bytes, tweak: bytes) -> bytes:
@@ -196,6 +225,13 @@ def _der_integer(number: bytes) -> bytes:
 def _parse_public(data: bytes) -> object | None:
     key = ffi.new("secp256k1_pubkey *")
     if not lib.secp256k1_ec_pubkey_parse(_CONTEXT, key, data, len(data)):
+        return None
+    return key  # type: ignore[no-any-return]
+
+
+def _parse_xonly(data: bytes) -> object | None:
+    key = ffi.new("secp256k1_xonly_pubkey *")
+    if len(data) != 32 or not lib.secp256k1_xonly_pubkey_parse(_CONTEXT, key, data):
         return None
     return key  # type: ignore[no-any-return]
 

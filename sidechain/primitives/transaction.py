@@ -7,13 +7,17 @@ Source: elements/transactions.md 2 and 3.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import field
+from functools import lru_cache
 from struct import error as StructError
+from typing import TYPE_CHECKING, Any
 
-from sidechain.crypto.hashes import fast_merkle_root, sha256d
+from sidechain.crypto.hashes import fast_merkle_root, merkle_node, sha256d
 from sidechain.errors import InvalidEncoding
 from sidechain.primitives import confidential
 from sidechain.primitives.encoding import Reader, compact_size, le32
+from sidechain.primitives.record import identity_record
 from sidechain.primitives.tx_parts import (
     EMPTY_INPUT_LEAF,
     EMPTY_INPUT_WITNESS,
@@ -58,7 +62,10 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+_PARTS = ("inputs", "outputs", "input_witnesses", "output_witnesses")
+
+
+@identity_record
 class Transaction:
     """One transaction with its bytes, identifiers and sizes.
 
@@ -66,6 +73,7 @@ class Transaction:
     transactions are equal when their bytes with witness are.
 
     `base_size` is the size without witness and `total_size` with it, both in bytes.
+    `outputs_start` is where the first output begins in `raw`.
     """
 
     version: int
@@ -77,14 +85,38 @@ class Transaction:
     has_witness: bool
     raw: bytes = field(repr=False)
     base_size: int
+    outputs_start: int
     txid: bytes
-    wtxid: bytes
+    wtxid: bytes = field(init=False)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Transaction) and self.raw == other.raw
 
     def __hash__(self) -> int:
-        return hash(self.wtxid)
+        return hash(self.raw)
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """What is not kept is made of the bytes when it is asked for."""
+            if name == "wtxid":
+                self.wtxid = sha256d(self.raw) if self.has_witness else self.txid
+                return self.wtxid
+            if name not in _PARTS:
+                raise AttributeError(name)
+            again, _ = _read_transaction(self.raw, 0)
+            for part in _PARTS:
+                setattr(self, part, getattr(again, part))
+            return getattr(self, name)
+
+    def forget_parts(self) -> None:
+        """Keep only bytes, identifiers and sizes until a part is asked for again.
+
+        For transactions that wait: the parts take several times the room of the bytes.
+        """
+        for part in _PARTS:
+            with suppress(AttributeError):
+                delattr(self, part)
 
     @classmethod
     def decode(cls, data: bytes) -> "Transaction":
@@ -189,11 +221,23 @@ class Transaction:
             else witness.merkle_leaf()
             for txin, witness in zip(self.inputs, self.input_witnesses, strict=True)
         ]
-        out_leaves = [
-            EMPTY_OUTPUT_LEAF if witness is EMPTY_OUTPUT_WITNESS else witness.merkle_leaf()
-            for witness in self.output_witnesses
-        ]
-        return fast_merkle_root([fast_merkle_root(in_leaves), fast_merkle_root(out_leaves)])
+        in_root = in_leaves[0] if len(in_leaves) == 1 else fast_merkle_root(in_leaves)
+        return merkle_node(in_root, self._output_witness_root())
+
+    def _output_witness_root(self) -> bytes:
+        witnesses = self.output_witnesses
+        if witnesses.count(EMPTY_OUTPUT_WITNESS) == len(witnesses):
+            return _empty_outputs_root(len(witnesses))
+        return fast_merkle_root(
+            [
+                EMPTY_OUTPUT_LEAF if witness is EMPTY_OUTPUT_WITNESS else witness.merkle_leaf()
+                for witness in witnesses
+            ]
+        )
+
+    def outputs_bytes(self) -> bytes:
+        """All outputs one after another, without their count."""
+        return self.raw[self.outputs_start : self.base_size - 4]
 
     def discount_weight_wu(self, weight_wu: int | None = None) -> int:
         """Weight with the discount for hidden outputs: fee policy only, never a limit.
@@ -237,21 +281,19 @@ def _parse(data: bytes, start: int) -> tuple[Transaction, int]:
 def _read_transaction(data: bytes, start: int) -> tuple[Transaction, int]:
     (version,) = UINT32.unpack_from(data, start)
     flags = data[start + 4]
-    inputs, pos = read_inputs(data, start + 5)
-    outputs, pos = read_outputs(data, pos)
+    inputs, outputs_count_at = read_inputs(data, start + 5)
+    outputs, pos = read_outputs(data, outputs_count_at)
     (locktime,) = UINT32.unpack_from(data, pos)
     pos += 4
     base_size = pos - start
-    in_wits: tuple[InputWitness, ...] = (EMPTY_INPUT_WITNESS,) * len(inputs)
-    out_wits: tuple[OutputWitness, ...] = (EMPTY_OUTPUT_WITNESS,) * len(outputs)
     if flags & 1:
         in_wits, out_wits, pos = read_witnesses(data, pos, len(inputs), len(outputs))
+    else:
+        in_wits = (EMPTY_INPUT_WITNESS,) * len(inputs)
+        out_wits = (EMPTY_OUTPUT_WITNESS,) * len(outputs)
     if flags > 1:
         raise InvalidEncoding("Unknown transaction optional data")
     raw = data[start:pos]
-    txid = wtxid = sha256d(raw)
-    if flags:
-        txid = sha256d(_stripped(raw, base_size))
     tx = Transaction(
         version=version,
         inputs=inputs,
@@ -262,10 +304,19 @@ def _read_transaction(data: bytes, start: int) -> tuple[Transaction, int]:
         has_witness=flags == 1,
         raw=raw,
         base_size=base_size,
-        txid=txid,
-        wtxid=wtxid,
+        outputs_start=outputs_count_at - start + _compact_size_width(len(outputs)),
+        txid=sha256d(_stripped(raw, base_size) if flags else raw),
     )
     return tx, pos
+
+
+def _compact_size_width(number: int) -> int:
+    return 1 if number < 0xFD else len(compact_size(number))
+
+
+@lru_cache(maxsize=256)
+def _empty_outputs_root(count: int) -> bytes:
+    return fast_merkle_root([EMPTY_OUTPUT_LEAF] * count)
 
 
 def _stripped(raw: bytes, base_size: int) -> bytes:

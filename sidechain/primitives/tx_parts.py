@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from struct import Struct
 from typing import NamedTuple
 
-from sidechain.crypto.hashes import fast_merkle_root, sha256d
+from sidechain.crypto.hashes import fast_merkle_root, merkle_node, sha256d
 from sidechain.errors import InvalidEncoding
 from sidechain.primitives import confidential
 from sidechain.primitives.confidential import ASSET_LENGTHS, NONCE_LENGTHS, NULL, VALUE_LENGTHS
 from sidechain.primitives.encoding import le32, long_compact_size, vec, vectors
+from sidechain.primitives.record import record
 
 ISSUANCE_FLAG = 0x80000000
 PEGIN_FLAG = 0x40000000
@@ -22,6 +23,10 @@ MAX_SCRIPT_SIZE = 10_000
 
 UINT32 = Struct("<I")
 _PREVOUT = Struct("<32sI")
+_UNSIGNED_INPUT = Struct("<32sIBI")
+"""Prevout, length of the script and, where that is zero, the sequence."""
+_EXPLICIT_OUTPUT = Struct("33s9s1sB")
+"""Asset, value, nonce and length of the script of an output that shows everything."""
 _ZERO_TXID = bytes(32)
 _OP_RETURN = 0x6A
 
@@ -67,7 +72,7 @@ class Issuance:
         return any(self.blinding_nonce)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class TxIn:
     """One input. `prevout.index` has no flag bits; the flags are the last two fields."""
 
@@ -114,7 +119,7 @@ def is_unspendable(script: bytes) -> bool:
     return not script or script[0] == _OP_RETURN or len(script) > MAX_SCRIPT_SIZE
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class TxOut:
     """One output; asset, value and nonce are raw fields."""
 
@@ -163,7 +168,7 @@ class TxOut:
         return confidential.value_sats(self.value)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class InputWitness:
     """Witness of one input: proofs of a hidden issuance, script items, peg-in items."""
 
@@ -185,6 +190,9 @@ class InputWitness:
 
     def merkle_leaf(self) -> bytes:
         """The hash that enters the witness-only hash."""
+        if not (self.issuance_range_proof or self.inflation_range_proof or self.pegin):
+            script = merkle_node(_hash_field(vectors(self.script)), _EMPTY_VECTOR_HASH)
+            return merkle_node(_NO_PROOFS, script)
         parts = (
             vec(self.issuance_range_proof),
             vec(self.inflation_range_proof),
@@ -194,7 +202,7 @@ class InputWitness:
         return fast_merkle_root([_hash_field(part) for part in parts])
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class OutputWitness:
     """Witness of one output: the proofs of a hidden asset and a hidden value."""
 
@@ -220,6 +228,7 @@ EMPTY_INPUT_WITNESS = InputWitness()
 EMPTY_OUTPUT_WITNESS = OutputWitness()
 
 _EMPTY_VECTOR_HASH = sha256d(b"\0")
+_NO_PROOFS = merkle_node(_EMPTY_VECTOR_HASH, _EMPTY_VECTOR_HASH)
 
 
 def _hash_field(serialized: bytes) -> bytes:
@@ -228,6 +237,10 @@ def _hash_field(serialized: bytes) -> bytes:
 
 EMPTY_INPUT_LEAF = EMPTY_INPUT_WITNESS.merkle_leaf()
 EMPTY_OUTPUT_LEAF = EMPTY_OUTPUT_WITNESS.merkle_leaf()
+
+
+_read_unsigned = _UNSIGNED_INPUT.unpack_from
+_read_explicit = _EXPLICIT_OUTPUT.unpack_from
 
 
 def read_inputs(data: bytes, pos: int) -> tuple[tuple[TxIn, ...], int]:
@@ -246,7 +259,15 @@ def read_inputs(data: bytes, pos: int) -> tuple[tuple[TxIn, ...], int]:
     if count >= 0xFD:
         count, pos = long_compact_size(data, pos - 1)
     inputs = []
+    last_unsigned = len(data) - _UNSIGNED_INPUT.size
     for _ in range(count):
+        if pos <= last_unsigned:
+            txid, index, length, sequence = _read_unsigned(data, pos)
+            if not length and index <= INDEX_MASK:
+                # Spends by witness, which is nearly all inputs there are.
+                inputs.append(TxIn(OutPoint(txid, index), b"", sequence))
+                pos += 41
+                continue
         txid, index = _PREVOUT.unpack_from(data, pos)
         length = data[pos + 36]
         pos += 37
@@ -296,7 +317,18 @@ def read_outputs(data: bytes, pos: int) -> tuple[tuple[TxOut, ...], int]:
     if count >= 0xFD:
         count, pos = long_compact_size(data, pos - 1)
     outputs = []
+    last_explicit = len(data) - _EXPLICIT_OUTPUT.size
+    asset = b""
     for _ in range(count):
+        if pos <= last_explicit:
+            field, value, nonce, length = _read_explicit(data, pos)
+            if field[0] == 1 == value[0] and nonce == NULL and length < 0xFD:
+                # One object for an asset that is named again keeps waiting transactions small.
+                asset = asset if field == asset else field
+                start = pos + 44
+                pos = start + length
+                outputs.append(TxOut(asset, value, NULL, data[start:pos]))
+                continue
         output, pos = _read_output(data, pos)
         outputs.append(output)
     return tuple(outputs), pos
@@ -324,8 +356,13 @@ def read_witnesses(
 ) -> tuple[tuple[InputWitness, ...], tuple[OutputWitness, ...], int]:
     """Read the witness section at `pos`; see `read_inputs`. All empty is refused."""
     in_wits = []
-    out_wits = []
     for _ in range(input_count):
+        if data.startswith(b"\0\0\2", pos):
+            read = _read_pair(data, pos + 3)
+            if read is not None:
+                witness, pos = read
+                in_wits.append(witness)
+                continue
         if data.startswith(b"\0\0\0\0", pos):
             in_wits.append(EMPTY_INPUT_WITNESS)
             pos += 4
@@ -335,6 +372,10 @@ def read_witnesses(
         script, pos = _read_vectors(data, pos)
         pegin, pos = _read_vectors(data, pos)
         in_wits.append(InputWitness(issuance_proof, inflation_proof, script, pegin))
+    in_empty = in_wits.count(EMPTY_INPUT_WITNESS) == input_count
+    if not in_empty and data.startswith(bytes(2 * output_count), pos):
+        return tuple(in_wits), (EMPTY_OUTPUT_WITNESS,) * output_count, pos + 2 * output_count
+    out_wits = []
     for _ in range(output_count):
         if data.startswith(b"\0\0", pos):
             out_wits.append(EMPTY_OUTPUT_WITNESS)
@@ -343,10 +384,19 @@ def read_witnesses(
         surjection_proof, pos = _read_vec(data, pos)
         range_proof, pos = _read_vec(data, pos)
         out_wits.append(OutputWitness(surjection_proof, range_proof))
-    in_empty = in_wits.count(EMPTY_INPUT_WITNESS) == input_count
     if in_empty and out_wits.count(EMPTY_OUTPUT_WITNESS) == output_count:
         raise InvalidEncoding("Superfluous witness record")
     return tuple(in_wits), tuple(out_wits), pos
+
+
+def _read_pair(data: bytes, pos: int) -> tuple[InputWitness, int] | None:
+    """A witness of two short script items and nothing else, or None where it is no such one."""
+    start = pos + 1
+    middle = start + data[pos]
+    end = middle + 1 + data[middle]
+    if data[pos] >= 0xFD or data[middle] >= 0xFD or data[end]:
+        return None
+    return InputWitness(b"", b"", (data[start:middle], data[middle + 1 : end])), end + 1
 
 
 def _read_vec(data: bytes, pos: int) -> tuple[bytes, int]:

@@ -15,12 +15,13 @@ from sidechain.primitives.block import BlockHeader
 from sidechain.primitives.encoding import vectors
 from sidechain.script.flags import BLOCK_SIGNATURE_FLAGS, Flags, SigVersion
 from sidechain.script.interpreter import verify_script
+from sidechain.script.machine import SignatureChecker
 from sidechain.script.script import multisig_script
 from sidechain.script.sighash import SIGHASH_ALL
 
 
-class BlockHashChecker:
-    """Checks signatures over one block hash; there are no lock times to compare with."""
+class BlockHashChecker(SignatureChecker):
+    """Checks signatures over one block hash; a block has no lock times, and nothing to inspect."""
 
     def __init__(self, block_hash: bytes, *, with_hash_type: bool) -> None:
         self._block_hash = block_hash
@@ -36,16 +37,6 @@ class BlockHashChecker:
                 return False
             signature = signature[:-1]
         return ecdsa_verify(pubkey, signature, self._block_hash)
-
-    def check_locktime(self, locktime: int) -> bool:
-        """A block has no locktime."""
-        del locktime
-        return False
-
-    def check_sequence(self, sequence: int) -> bool:
-        """A block has no sequence."""
-        del sequence
-        return False
 
 
 def verify_block_signature(header: BlockHeader, params: ChainParams) -> None:

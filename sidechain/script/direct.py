@@ -1,19 +1,23 @@
-"""Short cuts for P2WPKH, P2PKH and multisig in P2WSH: the same answer without a machine.
+"""Short cuts for P2WPKH (bare and in P2SH), P2PKH, multisig in P2WSH and the key path of P2TR.
+
+They give the same answer as the interpreter, without a machine.
 
 They only ever say yes. A spend they do not recognise, or whose signatures do not verify, is left
 to the interpreter, so nothing depends on them but speed. They hold under every flag set that the
 node uses: what they accept is in the strictest form the flags can ask for.
 
-Source: elements/script.md 1 and 3.
+Source: elements/script.md 1 to 4.
 """
 
 from sidechain.crypto.hashes import hash160, sha256
-from sidechain.crypto.keys import der_to_compact, ecdsa_verify, is_low_s
+from sidechain.crypto.keys import der_to_compact, ecdsa_verify, is_low_s, schnorr_verify
 from sidechain.errors import InvalidEncoding
 from sidechain.primitives.transaction import Transaction, TxOut
 from sidechain.script.flags import Flags
 from sidechain.script.script import (
     is_p2pkh,
+    is_p2sh,
+    is_p2tr,
     is_p2wpkh,
     is_p2wsh,
     multisig_script,
@@ -21,7 +25,14 @@ from sidechain.script.script import (
     parse_multisig,
     push,
 )
-from sidechain.script.sighash import SighashCache, legacy_sighash, segwit_v0_sighash
+from sidechain.script.sighash import (
+    SIGHASH_DEFAULT,
+    SighashCache,
+    TaprootPath,
+    legacy_sighash,
+    segwit_v0_sighash,
+)
+from sidechain.script.taproot import taproot_sighash
 
 _REQUIRED = Flags.WITNESS | Flags.P2SH
 
@@ -39,12 +50,42 @@ def verify_direct(
     cache = cache or SighashCache(tx)
     if is_p2pkh(script):
         return not witness and _verify_p2pkh(cache, index, script, script_sig, rangeproof)
-    if script_sig or not (is_p2wpkh(script) or is_p2wsh(script)):
+    if is_p2sh(script):
+        program = _nested_program(script, script_sig)
+    elif script_sig:
         return False
-    signer = _V0Input(tx, index, spent.value, rangeproof, cache)
-    if is_p2wpkh(script):
-        return _verify_p2wpkh(signer, script[2:], witness)
-    return _verify_p2wsh_multisig(signer, script[2:], witness)
+    else:
+        program = script
+    if is_p2wpkh(program):
+        signer = _V0Input(tx, index, spent.value, rangeproof, cache)
+        return _verify_p2wpkh(signer, program[2:], witness)
+    if is_p2wsh(program):
+        signer = _V0Input(tx, index, spent.value, rangeproof, cache)
+        return _verify_p2wsh_multisig(signer, program[2:], witness)
+    return is_p2tr(script) and _verify_key_path(cache, index, script[2:], witness)
+
+
+def _nested_program(script: bytes, script_sig: bytes) -> bytes:
+    """The witness program that a P2SH input reveals as its only push, else nothing."""
+    program = script_sig[1:]
+    nested = len(program) in (22, 34) and script_sig[0] == len(program)
+    return program if nested and hash160(program) == script[2:22] else b""
+
+
+def _verify_key_path(
+    cache: SighashCache, index: int, output_key: bytes, witness: tuple[bytes, ...]
+) -> bool:
+    if len(witness) != 1 or len(cache.spent) != len(cache.tx.inputs):
+        return False
+    signature = witness[0]
+    if len(signature) == 64:
+        hash_type = SIGHASH_DEFAULT
+    elif len(signature) == 65 and signature[64] != SIGHASH_DEFAULT:
+        hash_type = signature[64]
+    else:
+        return False
+    digest = taproot_sighash(cache, index, hash_type, TaprootPath())
+    return digest is not None and schnorr_verify(output_key, signature[:64], digest)
 
 
 class _V0Input:

@@ -55,8 +55,27 @@ class ScriptFault(Enum):
     WITNESS_PUBKEYTYPE = "Using non-compressed keys in segwit"
     OP_CODESEPARATOR = "Using OP_CODESEPARATOR in non-witness script"
     SIG_FINDANDDELETE = "Signature is found in scriptCode"
+    DISCOURAGE_UPGRADABLE_TAPROOT_VERSION = "Taproot version reserved for soft-fork upgrades"
+    DISCOURAGE_OP_SUCCESS = "OP_SUCCESSx reserved for soft-fork upgrades"
+    DISCOURAGE_UPGRADABLE_PUBKEYTYPE = "Public key version reserved for soft-fork upgrades"
+    SCHNORR_SIG_SIZE = "Invalid Schnorr signature size"
+    SCHNORR_SIG_HASHTYPE = "Invalid Schnorr signature hash type"
+    SCHNORR_SIG = "Invalid Schnorr signature"
+    TAPROOT_WRONG_CONTROL_SIZE = "Invalid Taproot control block size"
+    TAPSCRIPT_VALIDATION_WEIGHT = "Too much signature validation relative to witness weight"
+    TAPSCRIPT_CHECKMULTISIG = "OP_CHECKMULTISIG(VERIFY) is not available in tapscript"
+    TAPSCRIPT_MINIMALIF = "OP_IF/NOTIF argument must be minimal in tapscript"
+    SHA2_CONTEXT_LOAD = "Invalid Sha256 context object read"
+    SHA2_CONTEXT_WRITE = "Invalid Sha256 context object write"
+    INTROSPECT_CONTEXT_UNAVAILABLE = (
+        "Introspection opcode used without correct evaluation context"
+    )
+    INTROSPECT_INDEX_OUT_OF_BOUNDS = "Introspection index out of bounds"
+    EXPECTED_8BYTES = "Arithmetic opcodes expect 8 bytes operands"
+    ARITHMETIC64 = "Arithmetic opcode error"
+    ECMULTVERIFYFAIL = "EC scalar mult verify fail"
+    SIMPLICITY_WRONG_LENGTH = "Simplicity witness has incorrect length"
     UNKNOWN_ERROR = "unknown error"
-    TAPROOT_UNSUPPORTED = "taproot-unsupported"
 
 
 def fail(fault: ScriptFault) -> NoReturn:

@@ -11,6 +11,8 @@ class SigVersion(Enum):
 
     BASE = "legacy"
     WITNESS_V0 = "segwit v0"
+    TAPROOT = "taproot key path"
+    TAPSCRIPT = "tapscript"
 
 
 class Flags(Flag):
@@ -37,6 +39,10 @@ class Flags(Flag):
     TAPROOT = auto()
     SIGHASH_RANGEPROOF = auto()
     NO_SIGHASH_BYTE = auto()
+    DISCOURAGE_UPGRADABLE_TAPROOT_VERSION = auto()
+    DISCOURAGE_OP_SUCCESS = auto()
+    DISCOURAGE_UPGRADABLE_PUBKEYTYPE = auto()
+    SIMPLICITY = auto()
 
 
 CONSENSUS_FLAGS = (
@@ -49,11 +55,14 @@ CONSENSUS_FLAGS = (
     | Flags.NULLDUMMY
     | Flags.SIGHASH_RANGEPROOF
 )
-"""What a block on a chain with dynamic federations from block 1 must obey."""
+"""What a block on a chain with dynamic federations from block 1 must obey.
 
-STANDARD_FLAGS = (
-    CONSENSUS_FLAGS
-    | Flags.STRICTENC
+A block whose height or deployments switch a rule off obeys fewer: `SIGHASH_RANGEPROOF` belongs to
+the dynamic-federation deployment, `CHECKSEQUENCEVERIFY` and others to heights.
+"""
+
+POLICY_FLAGS = (
+    Flags.STRICTENC
     | Flags.MINIMALDATA
     | Flags.DISCOURAGE_UPGRADABLE_NOPS
     | Flags.CLEANSTACK
@@ -63,8 +72,15 @@ STANDARD_FLAGS = (
     | Flags.DISCOURAGE_UPGRADABLE_WITNESS_PROGRAM
     | Flags.WITNESS_PUBKEYTYPE
     | Flags.CONST_SCRIPTCODE
+    | Flags.DISCOURAGE_UPGRADABLE_TAPROOT_VERSION
+    | Flags.DISCOURAGE_OP_SUCCESS
+    | Flags.DISCOURAGE_UPGRADABLE_PUBKEYTYPE
+    | Flags.SIMPLICITY
 )
-"""What the mempool asks on top."""
+"""What only the mempool asks. A fault that is gone without these is called "non-mandatory"."""
+
+STANDARD_FLAGS = CONSENSUS_FLAGS | POLICY_FLAGS
+"""What the mempool asks in all."""
 
 BLOCK_SIGNATURE_FLAGS = (
     Flags.P2SH

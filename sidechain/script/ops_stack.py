@@ -38,29 +38,37 @@ def _notif(machine: Machine) -> None:
 
 
 def _open_branch(machine: Machine, *, inverted: bool) -> None:
-    taken = False
-    if False not in machine.conditions:
-        if not machine.stack:
-            fail(ScriptFault.UNBALANCED_CONDITIONAL)
-        item = machine.stack[-1]
-        minimal = machine.version is SigVersion.WITNESS_V0 and machine.flags & Flags.MINIMALIF
-        if minimal and item not in (b"", b"\x01"):
+    machine.open_ifs += 1
+    if machine.skip_from:
+        return
+    if not machine.stack:
+        fail(ScriptFault.UNBALANCED_CONDITIONAL)
+    item = machine.stack[-1]
+    if item not in (b"", b"\x01"):
+        if machine.version is SigVersion.TAPSCRIPT:
+            fail(ScriptFault.TAPSCRIPT_MINIMALIF)
+        if machine.version is SigVersion.WITNESS_V0 and machine.flags & Flags.MINIMALIF:
             fail(ScriptFault.MINIMALIF)
-        machine.stack.pop()
-        taken = is_true(item) != inverted
-    machine.conditions.append(taken)
+    machine.stack.pop()
+    if is_true(item) == inverted:
+        machine.skip_from = machine.open_ifs
 
 
 def _else(machine: Machine) -> None:
-    if not machine.conditions:
+    if not machine.open_ifs:
         fail(ScriptFault.UNBALANCED_CONDITIONAL)
-    machine.conditions[-1] = not machine.conditions[-1]
+    if not machine.skip_from:
+        machine.skip_from = machine.open_ifs
+    elif machine.skip_from == machine.open_ifs:
+        machine.skip_from = 0
 
 
 def _endif(machine: Machine) -> None:
-    if not machine.conditions:
+    if not machine.open_ifs:
         fail(ScriptFault.UNBALANCED_CONDITIONAL)
-    machine.conditions.pop()
+    if machine.skip_from == machine.open_ifs:
+        machine.skip_from = 0
+    machine.open_ifs -= 1
 
 
 def _verify(machine: Machine) -> None:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from sidechain.crypto.hashes import hash160, sha256
 from sidechain.errors import InvalidEncoding
+from sidechain.script.faults import ScriptFault, fail
 from sidechain.script.opcodes import (
     OP_0,
     OP_1,
@@ -31,6 +32,7 @@ from sidechain.script.opcodes import (
     OP_PUSHDATA2,
     OP_PUSHDATA4,
     OP_RETURN,
+    SUCCESS_OPCODES,
 )
 
 MAX_SCRIPT_SIZE_BYTES = 10_000
@@ -94,6 +96,27 @@ def iter_ops(script: bytes) -> Iterator[Op]:
     while op is not None:
         yield op
         op = read_op(script, op.end)
+
+
+def contains_success(script: bytes) -> bool:
+    """Whether a tapscript has an OP_SUCCESS.
+
+    Raises:
+        ScriptError: BAD_OPCODE where a push breaks off before there was one.
+    """
+    position, size = 0, len(script)
+    while position < size:
+        opcode = script[position]
+        if opcode <= OP_PUSHDATA4:
+            op = read_op(script, position)
+            if op is None:
+                fail(ScriptFault.BAD_OPCODE)
+            position = op.end
+            continue
+        if opcode in SUCCESS_OPCODES:
+            return True
+        position += 1
+    return False
 
 
 def push(data: bytes) -> bytes:
@@ -281,6 +304,16 @@ def is_p2wpkh(script: bytes) -> bool:
 def is_p2wsh(script: bytes) -> bool:
     """Whether this is a version 0 witness program of 32 bytes."""
     return len(script) == 34 and script[:2] == b"\x00\x20"
+
+
+def is_p2tr(script: bytes) -> bool:
+    """Whether this is a version 1 witness program of 32 bytes."""
+    return len(script) == 34 and script[:2] == b"\x51\x20"
+
+
+def p2tr(output_key: bytes) -> bytes:
+    """Pay to a taproot output key (32 bytes)."""
+    return bytes((OP_1, 32)) + output_key
 
 
 def witness_program(script: bytes) -> tuple[int, bytes] | None:

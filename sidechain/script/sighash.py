@@ -1,20 +1,31 @@
-"""Signature hashes of legacy and segwit v0 inputs, with Elements' additions.
+"""What signatures sign: legacy and segwit v0 inputs, and the parts that taproot shares with them.
 
 Outpoints are hashed with the masked index; issuances are hashed with the input they stand on;
 `SIGHASH_RANGEPROOF` adds each output's range proof and surjection proof, in this order.
 
-Source: elements/script.md 2 and 3.
+Source: elements/script.md 2 to 4.
 """
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Sequence
 from itertools import accumulate
+from typing import NamedTuple, Protocol
 
-from sidechain.crypto.hashes import ZERO_HASH, sha256d
+from sidechain.crypto.hashes import ZERO_HASH, Hash, sha256, sha256d
+from sidechain.errors import InvariantError
 from sidechain.primitives.encoding import compact_size, le32, vec
-from sidechain.primitives.transaction import OutputWitness, Transaction, TxIn
+from sidechain.primitives.transaction import (
+    ISSUANCE_FLAG,
+    PEGIN_FLAG,
+    InputWitness,
+    OutputWitness,
+    Transaction,
+    TxIn,
+)
 from sidechain.script.opcodes import OP_CODESEPARATOR
 from sidechain.script.script import iter_ops
 
+SIGHASH_DEFAULT = 0x00
 SIGHASH_ALL = 0x01
 SIGHASH_NONE = 0x02
 SIGHASH_SINGLE = 0x03
@@ -29,53 +40,190 @@ SINGLE_WITHOUT_OUTPUT = b"\x01" + bytes(31)
 _NULL_OUTPUT = b"\0\0\0\0"
 
 
+class SpentOutput(Protocol):
+    """What is known of a spent output: a coin or an output. The nonce is not kept."""
+
+    @property
+    def asset(self) -> bytes:
+        """Raw asset field."""
+        ...
+
+    @property
+    def value(self) -> bytes:
+        """Raw value field."""
+        ...
+
+    @property
+    def script(self) -> bytes:
+        """Output script."""
+        ...
+
+
+class TaprootPath(NamedTuple):
+    """What a taproot signature commits to besides the transaction and its input.
+
+    Attributes:
+        annex_hash: single SHA-256 of the annex with its length, None without annex.
+        leaf_hash: of the tapscript that runs, None for the key path.
+        code_separator: how many opcodes precede the last executed OP_CODESEPARATOR.
+    """
+
+    annex_hash: bytes | None = None
+    leaf_hash: bytes | None = None
+    code_separator: int = 0xFFFFFFFF
+
+
 class SighashCache:
-    """What the signature hashes of all inputs of one transaction share.
+    """One transaction with what it spends, and what the signature hashes of its inputs share.
 
     Keep one per transaction and pass it to every call for it; each part is computed on first use.
     Without it the work for a transaction grows with the square of its inputs.
+
+    Args:
+        spent: what every input spends, in order. Legacy and segwit v0 inputs do without.
+        genesis_hash: of this chain; only taproot commits to it.
     """
 
-    __slots__ = ("_legacy_inputs", "_parts", "tx")
+    __slots__ = ("_legacy_inputs", "_legacy_prefix", "_parts", "genesis_hash", "spent", "tx")
 
-    def __init__(self, tx: Transaction) -> None:
+    def __init__(
+        self,
+        tx: Transaction,
+        spent: Sequence[SpentOutput] = (),
+        genesis_hash: bytes = b"",
+    ) -> None:
         self.tx = tx
-        self._parts: dict[str, bytes] = {}
+        self.spent = spent
+        self.genesis_hash = genesis_hash
+        self._parts: dict[str | tuple[str, int], bytes] = {}
         self._legacy_inputs: dict[bool, tuple[bytes, list[int]]] = {}
+        self._legacy_prefix: tuple[bool, int, Hash] | None = None
 
     @property
     def prevouts(self) -> bytes:
-        """Double SHA-256 of all outpoints."""
+        """SHA-256 of all outpoints."""
         return self._part("prevouts", lambda: [i.prevout.serialize() for i in self.tx.inputs])
 
     @property
     def sequences(self) -> bytes:
-        """Double SHA-256 of all sequences."""
+        """SHA-256 of all sequences."""
         return self._part("sequences", lambda: [le32(i.sequence) for i in self.tx.inputs])
 
     @property
     def issuances(self) -> bytes:
-        """Double SHA-256 of all issuances, one zero byte where an input has none."""
+        """SHA-256 of all issuances, one zero byte where an input has none."""
         return self._part("issuances", lambda: [_issuance(i) or b"\0" for i in self.tx.inputs])
 
     @property
     def outputs(self) -> bytes:
-        """Double SHA-256 of all outputs."""
+        """SHA-256 of all outputs."""
         return self._part("outputs", lambda: [self.all_outputs])
 
     @property
     def range_proofs(self) -> bytes:
-        """Double SHA-256 of all output proofs, range proof first."""
+        """SHA-256 of all output proofs, range proof first."""
         return self._part("range_proofs", lambda: [_proofs(w) for w in self.tx.output_witnesses])
+
+    @property
+    def double_prevouts(self) -> bytes:
+        """SHA-256 of `prevouts`, as segwit v0 has it; so are the four below."""
+        return self._part("double_prevouts", lambda: [self.prevouts])
+
+    @property
+    def double_sequences(self) -> bytes:
+        """SHA-256 of `sequences`."""
+        return self._part("double_sequences", lambda: [self.sequences])
+
+    @property
+    def double_issuances(self) -> bytes:
+        """SHA-256 of `issuances`."""
+        return self._part("double_issuances", lambda: [self.issuances])
+
+    @property
+    def double_outputs(self) -> bytes:
+        """SHA-256 of `outputs`."""
+        return self._part("double_outputs", lambda: [self.outputs])
+
+    @property
+    def double_range_proofs(self) -> bytes:
+        """SHA-256 of `range_proofs`."""
+        return self._part("double_range_proofs", lambda: [self.range_proofs])
+
+    @property
+    def output_witnesses(self) -> bytes:
+        """SHA-256 of all output proofs as on the wire, surjection proof first."""
+        return self._part(
+            "output_witnesses", lambda: [w.serialize() for w in self.tx.output_witnesses]
+        )
+
+    @property
+    def outpoint_flags(self) -> bytes:
+        """SHA-256 of the flag bytes of all outpoints."""
+        return self._part("outpoint_flags", lambda: [outpoint_flag(i) for i in self.tx.inputs])
+
+    @property
+    def spent_amounts(self) -> bytes:
+        """SHA-256 of the assets and values of all spent outputs."""
+        return self._part("spent_amounts", lambda: [o.asset + o.value for o in self.all_spent])
+
+    @property
+    def spent_scripts(self) -> bytes:
+        """SHA-256 of the scripts of all spent outputs, each with its length."""
+        return self._part("spent_scripts", lambda: [vec(o.script) for o in self.all_spent])
+
+    @property
+    def issuance_proofs(self) -> bytes:
+        """SHA-256 of the range proofs of all issuances."""
+        return self._part(
+            "issuance_proofs", lambda: [issuance_proofs(w) for w in self.tx.input_witnesses]
+        )
+
+    @property
+    def all_spent(self) -> Sequence[SpentOutput]:
+        """What the inputs spend; asked only where the answer is needed.
+
+        Raises:
+            InvariantError: whoever made this cache did not say.
+        """
+        if len(self.spent) != len(self.tx.inputs):
+            raise InvariantError("a taproot spend is judged without all spent outputs")
+        return self.spent
 
     @property
     def all_outputs(self) -> bytes:
         """All outputs one after another."""
         known = self._parts.get("all_outputs")
         if known is None:
-            known = b"".join([item.serialize() for item in self.tx.outputs])
-            self._parts["all_outputs"] = known
+            known = self._parts["all_outputs"] = self.tx.outputs_bytes()
         return known
+
+    @property
+    def all_outputs_with_proofs(self) -> bytes:
+        """All outputs, each followed by its proofs, range proof first."""
+        known = self._parts.get("all_outputs_with_proofs")
+        if known is None:
+            pairs = zip(self.tx.outputs, self.tx.output_witnesses, strict=True)
+            known = b"".join([output.serialize() + _proofs(witness) for output, witness in pairs])
+            self._parts["all_outputs_with_proofs"] = known
+        return known
+
+    def output(self, index: int) -> bytes:
+        """SHA-256 of one output."""
+        return self._part(("output", index), lambda: [self.tx.outputs[index].serialize()])
+
+    def output_witness(self, index: int) -> bytes:
+        """SHA-256 of one output's proofs as on the wire."""
+        return self._part(
+            ("output_witness", index), lambda: [self.tx.output_witnesses[index].serialize()]
+        )
+
+    def spent_script_hash(self, index: int) -> bytes:
+        """SHA-256 of the script an input spends."""
+        return self._part(("spent_script", index), lambda: [self.all_spent[index].script])
+
+    def output_script_hash(self, index: int) -> bytes:
+        """SHA-256 of an output's script."""
+        return self._part(("output_script", index), lambda: [self.tx.outputs[index].script])
 
     def unsigned_inputs(self, *, with_sequences: bool) -> tuple[bytes, list[int]]:
         """All inputs as the legacy hash shows those it does not sign, and where each one starts.
@@ -95,10 +243,28 @@ class SighashCache:
             known = self._legacy_inputs[with_sequences] = b"".join(pieces), starts
         return known
 
-    def _part(self, name: str, pieces: Callable[[], list[bytes]]) -> bytes:
+    def hash_up_to(self, index: int, *, with_sequences: bool) -> Hash:
+        """A SHA-256 fed with version, input count and the inputs before `index`, none signed.
+
+        The one of the last call is kept and goes on from there, so that the parts before the
+        signed inputs are hashed once and not once an input.
+        """
+        others, starts = self.unsigned_inputs(with_sequences=with_sequences)
+        at, hasher = 0, None
+        if self._legacy_prefix is not None:
+            kind, at, hasher = self._legacy_prefix
+            if kind is not with_sequences or at > index:
+                at, hasher = 0, None
+        if hasher is None:
+            hasher = hashlib.sha256(le32(self.tx.version) + compact_size(len(self.tx.inputs)))
+        hasher.update(memoryview(others)[starts[at] : starts[index]])
+        self._legacy_prefix = with_sequences, index, hasher
+        return hasher.copy()
+
+    def _part(self, name: str | tuple[str, int], pieces: Callable[[], list[bytes]]) -> bytes:
         known = self._parts.get(name)
         if known is None:
-            known = self._parts[name] = sha256d(b"".join(pieces()))
+            known = self._parts[name] = sha256(b"".join(pieces()))
         return known
 
 
@@ -131,9 +297,9 @@ def segwit_v0_sighash(
         b"".join(
             (
                 le32(tx.version),
-                ZERO_HASH if anyone else cache.prevouts,
-                ZERO_HASH if anyone or partial else cache.sequences,
-                ZERO_HASH if anyone else cache.issuances,
+                ZERO_HASH if anyone else cache.double_prevouts,
+                ZERO_HASH if anyone or partial else cache.double_sequences,
+                ZERO_HASH if anyone else cache.double_issuances,
                 spent.prevout.serialize(),
                 vec(script_code),
                 value_field,
@@ -153,14 +319,14 @@ def _v0_output_hashes(
 ) -> tuple[bytes, bytes]:
     tx = cache.tx
     if base == SIGHASH_SINGLE and index < len(tx.outputs):
-        outputs = sha256d(tx.outputs[index].serialize())
+        outputs = sha256(cache.output(index))
         proofs = sha256d(_proofs(tx.output_witnesses[index])) if with_proofs else b""
     elif base in (SIGHASH_NONE, SIGHASH_SINGLE):
         outputs = ZERO_HASH
         proofs = ZERO_HASH if with_proofs else b""
     else:
-        outputs = cache.outputs
-        proofs = cache.range_proofs if with_proofs else b""
+        outputs = cache.double_outputs
+        proofs = cache.double_range_proofs if with_proofs else b""
     return outputs, proofs
 
 
@@ -186,29 +352,26 @@ def legacy_sighash(
     if base == SIGHASH_SINGLE and index >= len(tx.outputs):
         return SINGLE_WITHOUT_OUTPUT
     with_proofs = bool(rangeproof and hash_type & SIGHASH_RANGEPROOF)
-    return sha256d(
-        b"".join(
-            (
-                le32(tx.version),
-                _legacy_inputs(index, script_code, hash_type, cache),
-                _legacy_outputs(index, base, with_proofs, cache),
-                le32(tx.locktime),
-                le32(hash_type),
-            )
-        )
-    )
+    hasher = _hash_legacy_inputs(index, script_code, hash_type, cache)
+    hasher.update(_legacy_outputs(index, base, with_proofs, cache))
+    hasher.update(le32(tx.locktime) + le32(hash_type))
+    return sha256(hasher.digest())
 
 
-def _legacy_inputs(index: int, script_code: bytes, hash_type: int, cache: SighashCache) -> bytes:
+def _hash_legacy_inputs(
+    index: int, script_code: bytes, hash_type: int, cache: SighashCache
+) -> Hash:
     item = cache.tx.inputs[index]
     code = vec(remove_code_separators(script_code))
     signed = item.prevout.serialize() + code + le32(item.sequence) + _issuance(item)
     if hash_type & SIGHASH_ANYONECANPAY:
-        return b"\x01" + signed
+        return hashlib.sha256(le32(cache.tx.version) + b"\x01" + signed)
     keeps_sequences = hash_type & BASE_TYPE_MASK not in (SIGHASH_NONE, SIGHASH_SINGLE)
     others, starts = cache.unsigned_inputs(with_sequences=keeps_sequences)
-    before, behind = others[: starts[index]], others[starts[index + 1] :]
-    return compact_size(len(cache.tx.inputs)) + before + signed + behind
+    hasher = cache.hash_up_to(index, with_sequences=keeps_sequences)
+    hasher.update(signed)
+    hasher.update(memoryview(others)[starts[index + 1] :])
+    return hasher
 
 
 def _legacy_outputs(index: int, base: int, with_proofs: bool, cache: SighashCache) -> bytes:
@@ -221,9 +384,7 @@ def _legacy_outputs(index: int, base: int, with_proofs: bool, cache: SighashCach
         return compact_size(index + 1) + _NULL_OUTPUT * index + own
     if not with_proofs:
         return compact_size(len(tx.outputs)) + cache.all_outputs
-    pairs = zip(tx.outputs, tx.output_witnesses, strict=True)
-    pieces = [output.serialize() + _proofs(witness) for output, witness in pairs]
-    return compact_size(len(tx.outputs)) + b"".join(pieces)
+    return compact_size(len(tx.outputs)) + cache.all_outputs_with_proofs
 
 
 def remove_code_separators(script: bytes) -> bytes:
@@ -245,3 +406,14 @@ def _proofs(witness: OutputWitness) -> bytes:
 
 def _issuance(item: TxIn) -> bytes:
     return item.issuance.serialize() if item.issuance is not None else b""
+
+
+def outpoint_flag(item: TxIn) -> bytes:
+    """The byte that says whether an input has an issuance and is a peg-in."""
+    issuance = ISSUANCE_FLAG if item.issuance is not None else 0
+    return bytes(((issuance | (PEGIN_FLAG if item.is_pegin else 0)) >> 24,))
+
+
+def issuance_proofs(witness: InputWitness) -> bytes:
+    """The range proofs of an input's issued amounts, as on the wire."""
+    return vec(witness.issuance_range_proof) + vec(witness.inflation_range_proof)

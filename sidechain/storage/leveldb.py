@@ -84,9 +84,14 @@ class Database:
         found: bytes | None = self._db.get(key, verify_checksums=True)
         return found
 
-    def write(self, puts: Mapping[bytes, bytes], deletes: Sequence[bytes] = ()) -> None:
+    def write(
+        self, puts: Mapping[bytes, bytes], deletes: Sequence[bytes] = (), *, sync: bool = True
+    ) -> None:
         """Apply everything or nothing, and return when it is on the disk.
 
+        Args:
+            sync: False returns earlier: a crash of the machine may take whole batches away, the
+                last ones.
         Raises:
             InvariantError: a key is both put and deleted.
             Unavailable: the disk refuses.
@@ -94,7 +99,7 @@ class Database:
         if any(key in puts for key in deletes):
             raise InvariantError("one batch puts and deletes the same key")
         try:
-            with self._db.write_batch(transaction=True, sync=True) as batch:
+            with self._db.write_batch(transaction=True, sync=sync) as batch:
                 for key, value in puts.items():
                     batch.put(key, value)
                 for key in deletes:
@@ -102,9 +107,15 @@ class Database:
         except plyvel.Error as error:
             raise Unavailable(f"database write failed: {error}") from error
 
-    def items(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
-        """All pairs whose key starts with `prefix`, in key order, as of now."""
+    def items(self, prefix: bytes, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        """All pairs whose key starts with `prefix`, in key order, as of now.
+
+        Args:
+            start: leave out those that come before `prefix` and this.
+        """
         with self._db.iterator(prefix=prefix, verify_checksums=True) as iterator:
+            if start:
+                iterator.seek(prefix + start)
             yield from iterator
 
     def disk_bytes(self) -> int:

@@ -7,11 +7,14 @@
 | `m` tip                               | BE32 height ‖ block hash                           |
 | `b` BE32 height                       | the block's bytes                                  |
 | `d` BE32 height                       | the header's bytes, signblock witness included     |
-| `h` block hash                        | BE32 height                                        |
+| `h` block hash                        | place of a block of the chain                      |
 | `u` BE32 height                       | undo record                                        |
 | `c` txid ‖ BE32 index                 | coin                                               |
 | `p` parent genesis ‖ txid ‖ BE32 vout | BE32 height of the claiming block                  |
 | `t` txid                              | BE32 height ‖ BE32 offset in the block ‖ BE32 size |
+| `n` block hash                        | node: what is known about a block beside the chain |
+| `N` block hash                        | that block's header                                |
+| `B` block hash                        | that block's bytes, where they are known           |
 
 Heights and indices in keys are big-endian, so that LevelDB keeps them in order. Hashes are in
 internal byte order.
@@ -30,14 +33,16 @@ from sidechain.primitives.confidential import (
 )
 from sidechain.primitives.encoding import Reader, compact_size, le32, vec
 from sidechain.primitives.transaction import OutPoint
+from sidechain.storage.block_tree import Node, NodeFlags
 from sidechain.validation.coins import Coin, PeginKey
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 VERSION_KEY = b"mversion"
 GENESIS_KEY = b"mgenesis"
 TIP_KEY = b"mtip"
 COIN_PREFIX = b"c"
+NODE_PREFIX = b"n"
 
 _CHECKSUM_BYTES = 4
 
@@ -53,7 +58,7 @@ def header_key(height: int) -> bytes:
 
 
 def height_key(block_hash: bytes) -> bytes:
-    """Key of a block's height."""
+    """Key of the place of a block of the chain."""
     return b"h" + block_hash
 
 
@@ -78,6 +83,21 @@ def pegin_key(key: PeginKey) -> bytes:
     """Key of a claimed deposit."""
     parent_genesis, outpoint = key
     return b"p" + parent_genesis + outpoint.txid + _be32(outpoint.index)
+
+
+def node_key(block_hash: bytes) -> bytes:
+    """Key of the node of a block beside the chain."""
+    return NODE_PREFIX + block_hash
+
+
+def side_header_key(block_hash: bytes) -> bytes:
+    """Key of the header of a block beside the chain."""
+    return b"N" + block_hash
+
+
+def side_block_key(block_hash: bytes) -> bytes:
+    """Key of the bytes of a block beside the chain."""
+    return b"B" + block_hash
 
 
 def transaction_key(txid: bytes) -> bytes:
@@ -128,6 +148,59 @@ def unpack_height(data: bytes) -> int:
     if len(data) != 4:
         raise InvalidEncoding("not a packed height")
     return int.from_bytes(data, "big")
+
+
+def pack_node(node: Node) -> bytes:
+    """BE32 height ‖ BE64 sequence, signed ‖ BE32 transactions ‖ flags, 1 ‖ parent's hash."""
+    numbers = _be32(node.height) + _be64_signed(node.sequence) + _be32(node.tx_count)
+    return numbers + bytes((node.flags.value,)) + node.prev_hash
+
+
+def unpack_node(block_hash: bytes, data: bytes) -> Node:
+    """The inverse of `pack_node`. Raises InvalidEncoding."""
+    if len(data) != 49 or data[16] > max(flag.value for flag in NodeFlags) * 2 - 1:
+        raise InvalidEncoding("not a packed node")
+    return Node(
+        hash=block_hash,
+        prev_hash=data[17:],
+        height=int.from_bytes(data[:4], "big"),
+        sequence=int.from_bytes(data[4:12], "big", signed=True),
+        tx_count=int.from_bytes(data[12:16], "big"),
+        flags=NodeFlags(data[16]),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockPlace:
+    """Where a block of the chain stands.
+
+    Attributes:
+        sequence: order in which blocks could first be connected.
+        tx_count: its transactions.
+        total_tx_count: those of the chain up to it, genesis included.
+    """
+
+    height: int
+    sequence: int
+    tx_count: int
+    total_tx_count: int
+
+    def pack(self) -> bytes:
+        """BE32 height ‖ BE64 sequence, signed ‖ BE32 transactions ‖ BE64 of the whole chain."""
+        counts = _be32(self.tx_count) + _be64_signed(self.total_tx_count)
+        return _be32(self.height) + _be64_signed(self.sequence) + counts
+
+    @classmethod
+    def unpack(cls, data: bytes) -> "BlockPlace":
+        """The inverse of `pack`. Raises InvalidEncoding."""
+        if len(data) != 24:
+            raise InvalidEncoding("not a packed block place")
+        return cls(
+            height=int.from_bytes(data[:4], "big"),
+            sequence=int.from_bytes(data[4:12], "big", signed=True),
+            tx_count=int.from_bytes(data[12:16], "big"),
+            total_tx_count=int.from_bytes(data[16:], "big", signed=True),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -220,6 +293,10 @@ def transaction_places(
 
 def _be32(number: int) -> bytes:
     return number.to_bytes(4, "big")
+
+
+def _be64_signed(number: int) -> bytes:
+    return number.to_bytes(8, "big", signed=True)
 
 
 def _read_outpoint(reader: Reader) -> OutPoint:

@@ -10,7 +10,7 @@ from sidechain.crypto.hashes import sha256d
 from sidechain.errors import InvalidBlock, InvalidTransaction
 from sidechain.params import MAX_BLOCK_WEIGHT_WU, ChainParams
 from sidechain.primitives.block import Block, BlockHeader
-from sidechain.primitives.transaction import Transaction
+from sidechain.primitives.transaction import InputWitness, Transaction
 from sidechain.script.block_signature import verify_block_signature
 from sidechain.script.script import push_number
 from sidechain.validation.deployments import dynafed_active
@@ -159,6 +159,27 @@ def commitment_index(coinbase: Transaction) -> int | None:
         if long_enough and output.script.startswith(WITNESS_COMMITMENT_PREFIX):
             found = index
     return found
+
+
+def fill_coinbase_witness(block: Block) -> Block:
+    """The block with the usual reserved value, where its coinbase commits but has no witness.
+
+    Source: elements/interfaces.md 2 (`submitblock`).
+    """
+    if not block.transactions:
+        return block
+    coinbase, *others = block.transactions
+    if coinbase.has_witness or not coinbase.inputs or commitment_index(coinbase) is None:
+        return block
+    reserved = InputWitness(script=(bytes(32),))
+    filled = Transaction.build(
+        version=coinbase.version,
+        inputs=coinbase.inputs,
+        outputs=coinbase.outputs,
+        locktime=coinbase.locktime,
+        input_witnesses=[reserved, *coinbase.input_witnesses[1:]],
+    )
+    return Block(block.header, (filled, *others))
 
 
 def check_witness_commitment(block: Block) -> None:

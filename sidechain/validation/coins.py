@@ -3,10 +3,10 @@
 Source: elements/transactions.md 2.7 (the nonce of an output is not kept).
 """
 
-from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from sidechain.primitives.confidential import NULL
+from sidechain.primitives.record import keyword_record
 from sidechain.primitives.transaction import OutPoint, TxOut
 
 
@@ -17,7 +17,7 @@ class PeginKey(NamedTuple):
     outpoint: OutPoint
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@keyword_record
 class Coin:
     """An unspent output with the place that made it.
 

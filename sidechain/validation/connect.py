@@ -20,21 +20,44 @@ from sidechain.validation.block_check import (
     check_contextual_header,
     contextual_check_block,
 )
+from sidechain.validation.checks import (
+    BlockChecks,
+    ScriptsCheck,
+    SequentialVerifier,
+    Verifier,
+    at_position,
+)
 from sidechain.validation.coins import Coin, CoinView, PeginKey
 from sidechain.validation.deployments import dynafed_active
 from sidechain.validation.dynafed import full_current, pak_list, valid_fedpegscripts
 from sidechain.validation.headers import ExtendedChain, HeaderChain
 from sidechain.validation.pegins import FedpegPair, ParentFacts, PeginClaim, check_pegin
-from sidechain.validation.pegouts import parse_pegout
+from sidechain.validation.pegouts import check_pegout_authorisation
 from sidechain.validation.tx_verify import (
     check_inputs,
-    check_scripts,
     check_sequence_locks,
     resolve_inputs,
     sigop_cost,
 )
 
 MAX_HALVINGS = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HowToVerify:
+    """How the scripts and proofs of a block are verified; every way has the same verdict.
+
+    Attributes:
+        verifier: runs them.
+        direct: whether plain spends may take the short cut that leaves out the interpreter.
+    """
+
+    verifier: Verifier = SequentialVerifier()
+    direct: bool = True
+
+
+IN_TURN = HowToVerify()
+"""Here, one after the other, from nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +90,7 @@ def validate_block(
     facts: ParentFacts | None,
     check_signature: bool = True,
     check_scripts: bool = True,
+    how: HowToVerify = IN_TURN,
 ) -> BlockDelta:
     """Apply every rule to a block that is to extend `chain`, in Elements' order.
 
@@ -75,6 +99,7 @@ def validate_block(
         now_s: this node's clock, seconds since 1970.
         facts: the parent chain now; None leaves out the depth of peg-ins.
         check_signature: False for a proposal, which is not signed yet.
+        how: who verifies scripts and proofs.
     Raises:
         InvalidBlock: with Elements' reject code.
         Stalled: only the depth of a peg-in is missing.
@@ -84,7 +109,31 @@ def validate_block(
     check_block(block, params)
     check_contextual_header(block.header, chain, params, now_s)
     contextual_check_block(block, chain, params)
-    return connect_block(block, view, chain, params, facts=facts, check_scripts=check_scripts)
+    return connect_block(
+        block, view, chain, params, facts=facts, check_scripts=check_scripts, how=how
+    )
+
+
+def validate_proposal(
+    block: Block,
+    view: CoinView,
+    chain: HeaderChain,
+    params: ChainParams,
+    *,
+    now_s: int,
+    facts: ParentFacts | None,
+) -> BlockDelta:
+    """Apply every rule but the signature to a proposal, in the order elementsd has for proposals.
+
+    The header's context comes first, and a peg-in that is not deep enough makes it invalid.
+
+    Raises:
+        InvalidBlock: with Elements' reject code.
+    """
+    check_contextual_header(block.header, chain, params, now_s)
+    check_block(block, params)
+    contextual_check_block(block, chain, params)
+    return connect_block(block, view, chain, params, facts=facts, stall=False)
 
 
 def connect_block(
@@ -96,6 +145,7 @@ def connect_block(
     facts: ParentFacts | None,
     check_scripts: bool = True,
     stall: bool = True,
+    how: HowToVerify = IN_TURN,
 ) -> BlockDelta:
     """Connect a block whose header and body passed `block_check`.
 
@@ -105,22 +155,21 @@ def connect_block(
         facts: the parent chain now; None leaves out the depth of peg-ins.
         check_scripts: False skips scripts (never amounts).
         stall: False calls a block with a peg-in that is too shallow invalid, as a proposal is.
+        how: who verifies scripts and proofs. Whatever that is, the block is refused for what
+            comes first when everything is checked in its turn.
     Raises:
         InvalidBlock: with Elements' reject code; the detail names the transaction.
         Stalled: a peg-in is too shallow, and none before it is wrong in another way.
     """
-    connection = _Connection(block, view, chain, params, check_scripts=check_scripts)
+    connection = _Connection(block, view, chain, params, how, check_scripts=check_scripts)
     connection.judge_pegins(facts, stall=stall)
     _check_mandatory_coinbase(block.transactions[0], params)
     _check_pegouts(block, chain, params)
     _check_overwrites(block, view)
-    for position in range(len(block.transactions)):
-        try:
-            connection.add_transaction(position)
-        except InvalidTransaction as fault:
-            where = f"transaction {position}"
-            detail = f"{fault.detail}, {where}" if fault.detail else where
-            raise InvalidBlock(fault.reason, detail) from fault
+    try:
+        connection.add_transactions()
+    finally:
+        connection.checks.cancel()
     connection.check_coinbase()
     return connection.delta()
 
@@ -180,7 +229,9 @@ class _Connection:
     view: CoinView
     chain: HeaderChain
     params: ChainParams
+    how: HowToVerify
     check_scripts: bool = field(kw_only=True)
+    checks: BlockChecks = field(init=False)
     created: dict[OutPoint, Coin] = field(default_factory=dict)
     spent: dict[OutPoint, Coin] = field(default_factory=dict)
     pegins: dict[PeginKey, None] = field(default_factory=dict)
@@ -193,6 +244,7 @@ class _Connection:
     flags: Flags = field(init=False)
 
     def __post_init__(self) -> None:
+        self.checks = BlockChecks(self.how.verifier)
         self.height = self.chain.tip_height + 1
         self.flags = block_script_flags(self.chain, self.height, self.params)
 
@@ -246,12 +298,33 @@ class _Connection:
             raise found
         return found
 
-    def add_transaction(self, position: int) -> None:
-        tx = self.block.transactions[position]
+    def add_transactions(self) -> None:
+        """Check all transactions in order, and wait for their scripts and proofs.
+
+        Raises:
+            InvalidBlock: for the first fault in the order of checks; scripts and proofs still
+                under way come before what is found wrong meanwhile.
+        """
+        for position, tx in enumerate(self.block.transactions):
+            try:
+                self._add_transaction(position, tx)
+            except InvalidTransaction as fault:
+                self.checks.settle()
+                raise at_position(fault, position) from fault
+        self.checks.settle()
+
+    def _add_transaction(self, position: int, tx: Transaction) -> None:
         coins: tuple[Coin, ...] = ()
         if position > 0:
             coins, keys = resolve_inputs(tx, self, self.judged)
-            self._add_fees(check_inputs(tx, coins, height=self.height, params=self.params))
+            fees = check_inputs(
+                tx,
+                coins,
+                height=self.height,
+                params=self.params,
+                take_proofs=lambda proofs: self.checks.add(position, proofs),
+            )
+            self._add_fees(fees)
             if self.height >= self.params.csv_height:
                 check_sequence_locks(tx, coins, self.chain, height=self.height)
             self.pegins.update(dict.fromkeys(keys))
@@ -259,8 +332,11 @@ class _Connection:
         if self.sigops > MAX_BLOCK_SIGOP_COST:
             raise InvalidTransaction("bad-blk-sigops")
         if position > 0 and self.check_scripts:
-            check_scripts(tx, coins, self.flags)
+            self.checks.add(position, (self._scripts_check(tx, coins),))
         self._update_coins(tx, coins)
+
+    def _scripts_check(self, tx: Transaction, coins: tuple[Coin, ...]) -> ScriptsCheck:
+        return ScriptsCheck(tx, coins, self.flags, self.params.genesis_hash, self.how.direct)
 
     def _add_fees(self, fees: Mapping[bytes, int]) -> None:
         for asset, amount_sats in fees.items():
@@ -324,20 +400,13 @@ def _check_pegouts(block: Block, chain: HeaderChain, params: ChainParams) -> Non
     if not params.enforce_pak or not block.header.is_dynafed:
         return
     keys = pak_list(full_current(chain, chain.tip_height, params))
-    for tx in block.transactions:
-        _check_pegout_proofs(tx, keys, params)
-
-
-def _check_pegout_proofs(
-    tx: Transaction, keys: Sequence[tuple[bytes, bytes]], params: ChainParams
-) -> None:
-    """Where peg-outs need an authorisation, refuse them: its proof is not verified here."""
-    del keys
-    for output in tx.outputs:
-        pegout = parse_pegout(output.script)
-        of_parent = pegout is not None and pegout[0] == params.parent_genesis_hash
-        if of_parent and output.asset_id == params.pegged_asset:
-            raise InvalidBlock("bad-pak-tx", "peg-out authorisation is not verified")
+    for position, tx in enumerate(block.transactions):
+        for output in tx.outputs:
+            try:
+                check_pegout_authorisation(output, keys, params)
+            except InvalidTransaction as fault:
+                detail = f"{fault.detail}, transaction {position}"
+                raise InvalidBlock("bad-pak-tx", detail) from fault
 
 
 def _check_coinbase_amounts(coinbase: Transaction, reward: Mapping[bytes, int]) -> None:

@@ -11,13 +11,15 @@ from collections.abc import Callable, Collection, Sequence
 
 from sidechain.errors import InvalidTransaction, ScriptError
 from sidechain.params import COINBASE_MATURITY_BLOCKS, ChainParams
-from sidechain.primitives.transaction import SEQUENCE_FINAL, Transaction
+from sidechain.primitives.transaction import SEQUENCE_FINAL, Transaction, TxOut
 from sidechain.script.interpreter import (
     LOCKTIME_THRESHOLD,
+    POLICY_FLAGS,
     SEQUENCE_LOCKTIME_MASK,
     SEQUENCE_TYPE_FLAG,
     Flags,
     SighashCache,
+    run_input,
     verify_input,
 )
 from sidechain.script.ops_crypto import SEQUENCE_DISABLE_FLAG
@@ -26,13 +28,16 @@ from sidechain.validation.amounts import check_amounts, fees_by_asset
 from sidechain.validation.coins import Coin, CoinView, PeginKey
 from sidechain.validation.dynafed import HeaderChain, median_time_past
 from sidechain.validation.pegins import PeginClaim
-from sidechain.validation.proofs import verify_proofs
+from sidechain.validation.proofs import ProofCheck, verify_proofs
 from sidechain.validation.tx_check import WITNESS_SCALE
 
 SEQUENCE_TIME_UNIT_S = 512
 
 JudgePegin = Callable[[Transaction, int], PeginClaim]
 """Checks the peg-in at an input position, or raises; `pegins.check_pegin` with its context."""
+
+TakeProofs = Callable[[Sequence[ProofCheck]], None]
+"""Sees to it that proofs are verified, now (then it may raise) or later."""
 
 
 def resolve_inputs(
@@ -70,13 +75,19 @@ def resolve_inputs(
 
 
 def check_inputs(
-    tx: Transaction, spent: Sequence[Coin], *, height: int, params: ChainParams
+    tx: Transaction,
+    spent: Sequence[Coin],
+    *,
+    height: int,
+    params: ChainParams,
+    take_proofs: TakeProofs = verify_proofs,
 ) -> dict[bytes, int]:
     """Check maturity, fee outputs and balance of a transaction that is no coinbase.
 
     Args:
         spent: from `resolve_inputs`.
         height: block the transaction is in or could be in next.
+        take_proofs: gets the proofs, of which all is checked but that they hold.
     Returns:
         Fees in satoshis per 32-byte asset id.
     Raises:
@@ -85,29 +96,62 @@ def check_inputs(
     """
     for coin in spent:
         if coin.coinbase and height - coin.height < COINBASE_MATURITY_BLOCKS:
-            raise InvalidTransaction(
-                "bad-txns-premature-spend-of-coinbase",
-                f"tried to spend coinbase at depth {height - coin.height}",
-            )
+            raise InvalidTransaction("bad-txns-premature-spend-of-coinbase")
     fees = fees_by_asset(tx)
-    verify_proofs(check_amounts(tx, spent, params.pegged_asset))
+    take_proofs(check_amounts(tx, spent, params.pegged_asset))
     return fees
 
 
-def check_scripts(tx: Transaction, spent: Sequence[Coin], flags: Flags) -> None:
+def check_scripts(
+    tx: Transaction,
+    spent: Sequence[Coin],
+    flags: Flags,
+    genesis_hash: bytes,
+    *,
+    direct: bool = True,
+) -> None:
     """Check that every input's scripts accept it.
 
+    An input that fails under policy flags is judged again without them, before the next input:
+    only what then fails too is called mandatory.
+
+    Args:
+        spent: the coins of all inputs, from `resolve_inputs`.
+        genesis_hash: of this chain; taproot signatures commit to it.
+        direct: whether plain spends may take the short cut that leaves out the interpreter.
     Raises:
-        InvalidTransaction: "mandatory-script-verify-flag-failed (text)"; the detail names the
-            input.
+        InvalidTransaction: "mandatory-script-verify-flag-failed (text)" or
+            "non-mandatory-script-verify-flag (text)"; the detail names the input.
     """
-    cache = SighashCache(tx)
+    cache = SighashCache(tx, spent, genesis_hash)
+    verify = verify_input if direct else run_input
     for index, coin in enumerate(spent):
         try:
-            verify_input(tx, index, coin.output, flags, cache)
+            verify(tx, index, coin.output, flags, cache)
         except ScriptError as fault:
-            reason = f"mandatory-script-verify-flag-failed ({fault.reason})"
-            raise InvalidTransaction(reason, f"input {index}") from fault
+            text = _script_fault(fault, index, coin.output, flags, cache)
+            raise InvalidTransaction(text, _input_detail(tx, index)) from fault
+
+
+def _script_fault(
+    fault: ScriptError, index: int, spent: TxOut, flags: Flags, cache: SighashCache
+) -> str:
+    reason = fault.reason
+    if flags & POLICY_FLAGS:
+        try:
+            run_input(cache.tx, index, spent, flags & ~POLICY_FLAGS, cache)
+        except ScriptError as mandatory:
+            reason = mandatory.reason
+        else:
+            return f"non-mandatory-script-verify-flag ({reason})"
+    return f"mandatory-script-verify-flag-failed ({reason})"
+
+
+def _input_detail(tx: Transaction, index: int) -> str:
+    txid, wtxid = tx.txid[::-1].hex(), tx.wtxid[::-1].hex()
+    prevout = tx.inputs[index].prevout
+    source = f"{prevout.txid[::-1].hex()}:{prevout.index}"
+    return f"input {index} of {txid} (wtxid {wtxid}), spending {source}"
 
 
 def is_final(tx: Transaction, *, height: int, time_s: int) -> bool:

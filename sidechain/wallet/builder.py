@@ -11,9 +11,12 @@ from dataclasses import dataclass, replace
 from sidechain.crypto.hashes import hash160
 from sidechain.crypto.keys import ecdsa_sign, public_key
 from sidechain.errors import InvalidEncoding
-from sidechain.params import INCREMENTAL_RELAY_FEE_SATS_PER_KVB, ChainParams
-from sidechain.policy.fees import required_fee_sats
-from sidechain.policy.standardness import dust_threshold_sats
+from sidechain.params import ChainParams
+from sidechain.policy import (
+    INCREMENTAL_RELAY_FEE_SATS_PER_KVB,
+    dust_threshold_sats,
+    required_fee_sats,
+)
 from sidechain.primitives.confidential import NULL, explicit_asset, explicit_value
 from sidechain.primitives.encoding import le64
 from sidechain.primitives.transaction import (
@@ -346,7 +349,7 @@ def _claim(
 ) -> Transaction:
     return Transaction.build(
         version=TX_VERSION,
-        inputs=[TxIn(deposit.outpoint, sequence=REPLACEABLE_SEQUENCE, is_pegin=True)],
+        inputs=[TxIn(deposit.outpoint, is_pegin=True)],
         outputs=[
             _output(pegged_asset, deposit.value_sats - fee_sats, to_script),
             _output(pegged_asset, fee_sats, b""),

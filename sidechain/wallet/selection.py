@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from sidechain.errors import Invalid
-from sidechain.policy.fees import required_fee_sats
-from sidechain.policy.standardness import MAX_STANDARD_TX_WEIGHT_WU
+from sidechain.policy import MAX_STANDARD_TX_WEIGHT_WU, required_fee_sats
 from sidechain.primitives.encoding import compact_size
 from sidechain.primitives.transaction import OutPoint
 from sidechain.wallet.keys import Branch

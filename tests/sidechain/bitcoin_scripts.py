@@ -6,6 +6,7 @@ from sidechain.crypto.hashes import ZERO_HASH, sha256d
 from sidechain.crypto.keys import ecdsa_verify
 from sidechain.primitives.encoding import compact_size, le32, le64, vec
 from sidechain.script.flags import Flags, SigVersion
+from sidechain.script.machine import SignatureChecker
 from sidechain.script.opcodes import OPCODES_BY_NAME
 from sidechain.script.script import push, push_number
 from sidechain.script.sighash import remove_code_separators
@@ -47,7 +48,7 @@ def fill_flags(flags: Flags) -> Flags:
     return flags
 
 
-class BitcoinChecker:
+class BitcoinChecker(SignatureChecker):
     """Answers for one input of a Bitcoin transaction."""
 
     def __init__(self, tx: CTransaction, index: int, amount_sats: int) -> None:

@@ -1,6 +1,6 @@
 """Every recorded block, and every recorded refusal of a block."""
 
-from collections import Counter, defaultdict
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -8,7 +8,6 @@ import pytest
 from sidechain.errors import InvalidBlock, InvalidEncoding
 from sidechain.primitives.block import Block
 from sidechain.primitives.transaction import OutPoint
-from sidechain.script.faults import ScriptFault
 from sidechain.validation.block_check import (
     check_block,
     check_header,
@@ -23,9 +22,6 @@ from tests.sidechain.recorded_chain import (
     parent_height_at,
 )
 from tests.vectors import case_bytes, chain_json, recorded_blocks, recorded_params
-
-TAPROOT_REASON = f"mandatory-script-verify-flag-failed ({ScriptFault.TAPROOT_UNSUPPORTED.value})"
-LATER = {TAPROOT_REASON}
 
 
 def test_recorded_headers_and_bodies_obey_the_rules(capsys: pytest.CaptureFixture[str]) -> None:
@@ -45,26 +41,16 @@ def test_recorded_headers_and_bodies_obey_the_rules(capsys: pytest.CaptureFixtur
         print(f"\nblocks.json: headers and bodies of {len(blocks)} blocks pass, genesis included")
 
 
-def test_recorded_blocks_connect_unless_they_hide_something(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_recorded_blocks_connect(capsys: pytest.CaptureFixture[str]) -> None:
     connected = 0
-    later: dict[str, list[int]] = defaultdict(list)
     for height, block in enumerate(recorded_blocks()):
         if height == 0:
             continue
-        try:
-            delta = _validate(block, height - 1, parent_height_at(height))
-        except InvalidBlock as fault:
-            assert fault.reason in LATER, (height, fault)
-            later[fault.reason].append(height)
-            continue
+        delta = _validate(block, height - 1, parent_height_at(height))
         _assert_delta_is_what_was_recorded(delta, height)
         connected += 1
     with capsys.disabled():
         print(f"\nblocks.json: {connected} blocks connect")
-        for reason, heights in later.items():
-            print(f"  skipped {len(heights)}, {reason}: heights {heights}")
     assert connected
 
 
@@ -138,8 +124,6 @@ def test_recorded_invalid_blocks_get_the_recorded_reason(
         elif found == "undecodable" and expected == "block-proof-invalid":
             # A header form no encoder writes: refused while decoding.
             refused_otherwise.append((entry["label"], found, expected))
-        elif found in LATER:
-            skipped.append(entry["label"])
         else:
             wrong.append((entry["label"], found, expected))
     with capsys.disabled():

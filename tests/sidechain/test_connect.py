@@ -5,13 +5,14 @@ from dataclasses import replace
 
 import pytest
 
+from sidechain.crypto.keys import public_key
 from sidechain.errors import InvalidBlock, Stalled
 from sidechain.primitives.block import Block
 from sidechain.primitives.confidential import explicit_asset, explicit_value
 from sidechain.primitives.genesis import genesis_block
 from sidechain.primitives.transaction import OutPoint, OutputWitness, Transaction, TxOut
 from sidechain.script.flags import CONSENSUS_FLAGS, Flags
-from sidechain.script.script import push
+from sidechain.script.script import p2wpkh
 from sidechain.validation.connect import (
     block_script_flags,
     block_subsidy_sats,
@@ -19,6 +20,7 @@ from sidechain.validation.connect import (
     genesis_delta,
     validate_block,
 )
+from tests.factories import secret
 from tests.sidechain.example_chain import (
     BLOCK_SECRETS,
     DictView,
@@ -30,6 +32,7 @@ from tests.sidechain.example_chain import (
     sign_block,
     spend,
 )
+from tests.sidechain.pak_keys import PAK_MEMBERS, pegout_script
 from tests.sidechain.recorded_chain import RecordedHeaders, RecordedView
 from tests.vectors import recorded_blocks, recorded_params
 
@@ -195,15 +198,28 @@ def test_subsidy_halves_and_may_be_taken() -> None:
 
 
 @pytest.mark.parametrize("strict", [False, True])
-def test_pegouts_are_refused_where_they_need_an_authorisation(strict: bool) -> None:
-    script = b"\x6a" + push(PARAMS.parent_genesis_hash) + push(b"\x51")
-    chain, view = _setup(enforce_pak=strict)
-    tx = spend(POINTS[0], outputs=[output(PARAMS, 100, script)])
-    block = build_block(chain, [tx], [])
-    if strict:
-        assert _reason(lambda: _connect(block, chain, view)) == "bad-pak-tx"
-    else:
-        _connect(block, chain, view)
+def test_pegouts_when_an_authorisation_is_demanded_then_a_block_without_is_refused(
+    strict: bool,
+) -> None:
+    chain, view = _setup(enforce_pak=strict, pak=tuple(member.entry for member in PAK_MEMBERS))
+    key = secret("destination")
+    destination = p2wpkh(public_key(key))
+    proof = PAK_MEMBERS[2].proof(PAK_MEMBERS, key)
+    pushes = {
+        "allowed": (public_key(key), proof),
+        "forged": (public_key(key), proof[:-1] + b"\0"),
+        "bare": (),
+    }
+    for name, behind in pushes.items():
+        script = pegout_script(PARAMS, destination, *behind)
+        tx = spend(POINTS[0], outputs=[output(PARAMS, 100, script)])
+        # What is wrong later in the block is not looked at before.
+        rest = spend(POINTS[1], outputs=[output(PARAMS, 101 if strict else 100)])
+        block = build_block(chain, [tx] if name == "allowed" else [rest, tx], [])
+        if strict and name != "allowed":
+            assert _reason(lambda block=block: _connect(block, chain, view)) == "bad-pak-tx"
+        else:
+            _connect(block, chain, view)
 
 
 def test_scripts_can_be_left_out_but_amounts_cannot() -> None:

@@ -1,16 +1,12 @@
 """Genesis block and pegged asset from a chain's parameters."""
 
-import pytest
-
-from sidechain.errors import InvalidEncoding
-from sidechain.params import BITCOIN_REGTEST, DEFAULT_PAK_LIST, NEVER_ACTIVE, Deployment
+from sidechain.daemon.chain_options import params_from_options
 from sidechain.primitives.block import Block
 from sidechain.primitives.genesis import (
     chain_commitment,
     chain_params,
     genesis_block,
     initial_token,
-    params_from_options,
 )
 from tests.vectors import chain_json, display, recorded_params
 
@@ -104,86 +100,3 @@ def test_elementsregtest_has_its_published_values() -> None:
     assert display(free.genesis_hash) == (
         "209577bda6bf4b5804bd46f8621580dd6d4e8bfa2d190e1c50e932492baca07d"
     )
-
-
-def test_options_when_absent_leave_the_defaults_of_elements() -> None:
-    params = params_from_options(["-chain=plain"])
-    assert params.signblockscript == params.fedpegscript == b"\x51"
-    assert params.max_block_sig_size == 74
-    assert params.pak == DEFAULT_PAK_LIST
-    assert params.parent_prefixes == BITCOIN_REGTEST
-    assert not params.accept_discount_ct
-    assert not params.multi_data_permitted
-
-
-def test_options_when_given_reach_their_fields() -> None:
-    pak = "02" * 66
-    params = params_from_options(
-        [
-            "-chain=many",
-            f"-pak={pak}",
-            f"-pak={pak}",
-            "-con_parentpowlimit=00ff",
-            "-con_start_p2wsh_script",
-            "-enforce_pak=1",
-            "-bech32_hrp=xx",
-            "-mainchainrpcport=18443",
-            "-evbparams=taproot:-1:::",
-        ]
-    )
-    assert params.pak == (bytes.fromhex(pak),) * 2
-    assert params.parent_pow_limit == 255
-    assert params.start_p2wsh_script
-    assert params.multi_data_permitted
-    assert params.prefixes.bech32_hrp == "xx"
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        [],
-        ["-chain=x", "-no_such_option=1"],
-        ["-chain=x", "-con_max_block_sig_size=many"],
-        ["-chain=x", "-signblockscript=5"],
-        ["-chain=x", "-parentgenesisblockhash=00ff"],
-        ["-chain=x", "-parentgenesisblockhash=" + "00" * 32],
-        ["-chain=x", "-con_has_parent_chain=0"],
-        ["-chain=x", "-con_signed_blocks=0"],
-        ["-chain=x", "-con_elementsmode=0"],
-        ["-chain=x", "-con_genesis_style=bitcoin"],
-        ["-chain=x", "-evbparams=dynafed:0::"],
-        ["-chain=x", "-evbparams=nosuch:0:::"],
-        ["-chain=x", "-vbparams=dynafed:0"],
-        ["-chain=x", "-evbparams=simplicity:-1:::"],
-        ["-chain=x", "-vbparams=simplicity:500:1000"],
-        ["-chain=x", "-testactivationheight=segwit"],
-        ["-chain=x", "-testactivationheight=other@5"],
-        ["-chain=x", "-con_nminerconfirmationwindow=0"],
-        ["-chain=x", "-dynamic_epoch_length=0"],
-        ["-chain=liquidv1"],
-    ],
-)
-def test_options_of_a_chain_we_do_not_run_are_refused(options: list[str]) -> None:
-    with pytest.raises(InvalidEncoding):
-        params_from_options(options)
-
-
-def test_deployments_when_given_by_options_then_as_elements_reads_them() -> None:
-    params = params_from_options(
-        [
-            "-chain=bits",
-            "-evbparams=dynafed:5::7:8",
-            "-evbparams=dynafed:900:::",
-            "-evbparams=taproot:10:500:20:",
-            "-vbparams=dynafed:1:400:300",
-            "-vbparams=testdummy:-2:0",
-            "-testactivationheight=segwit@12",
-            "-testactivationheight=bip34@99",
-            "-con_bip66height=3",
-        ]
-    )
-    # The period of dynafed is the chain's own, whatever is asked for, and the first one counts.
-    assert params.dynafed == Deployment(bit=25, start=5, timeout=400, min_activation_height=300)
-    assert params.taproot == Deployment(bit=2, start=10, timeout=500, period=20, threshold=128)
-    assert params.testdummy.start == NEVER_ACTIVE
-    assert (params.segwit_height, params.bip34_height, params.bip66_height) == (12, 0, 3)

@@ -18,9 +18,9 @@ from sidechain.api.rpc_blocks import BlockMethods
 from sidechain.api.script_json import add_checksum, script_asm
 from sidechain.api.transaction_json import transaction_json
 from sidechain.chain import Chain
+from sidechain.daemon.chain_options import params_from_options
 from sidechain.errors import Unavailable
 from sidechain.primitives.block import Block
-from sidechain.primitives.genesis import params_from_options
 from sidechain.primitives.transaction import OutPoint, Transaction
 from sidechain.script.script import push
 from sidechain.storage.chainstate import ChainState

@@ -8,6 +8,7 @@ from sidechain.errors import InvalidEncoding
 from sidechain.primitives.confidential import explicit_value
 from sidechain.primitives.transaction import OutPoint
 from sidechain.storage import schema
+from sidechain.storage.block_tree import Node, NodeFlags
 from sidechain.validation.coins import Coin, PeginKey
 
 HASH = st.binary(min_size=32, max_size=32)
@@ -56,6 +57,27 @@ def test_undo_when_damaged_then_refused(undo: schema.UndoRecord, data: st.DataOb
         schema.UndoRecord.unpack(bytes(packed))
 
 
+@given(
+    st.integers(0, 2**32 - 1), st.integers(-(2**63), 2**63 - 1), st.integers(0, 15), HASH, HASH
+)
+def test_node_and_block_place_when_packed_then_same(
+    number: int, sequence: int, flags: int, block_hash: bytes, prev_hash: bytes
+) -> None:
+    node = Node(
+        hash=block_hash,
+        prev_hash=prev_hash,
+        height=number,
+        sequence=sequence,
+        tx_count=number,
+        flags=NodeFlags(flags),
+    )
+    assert schema.unpack_node(block_hash, schema.pack_node(node)) == node
+    place = schema.BlockPlace(
+        height=number, sequence=sequence, tx_count=number, total_tx_count=number + 1
+    )
+    assert schema.BlockPlace.unpack(place.pack()) == place
+
+
 @given(st.binary(max_size=200))
 def test_values_when_garbage_then_invalid_encoding_only(data: bytes) -> None:
     for unpack in (
@@ -64,6 +86,8 @@ def test_values_when_garbage_then_invalid_encoding_only(data: bytes) -> None:
         schema.unpack_tip,
         schema.unpack_height,
         schema.TransactionPlace.unpack,
+        schema.BlockPlace.unpack,
+        lambda packed: schema.unpack_node(bytes(32), packed),
         schema.coin_key_outpoint,
     ):
         try:
@@ -105,6 +129,9 @@ def test_keys_when_of_different_kinds_then_never_equal() -> None:
         schema.header_key(0),
         schema.undo_key(0),
         schema.height_key(hash32),
+        schema.node_key(hash32),
+        schema.side_header_key(hash32),
+        schema.side_block_key(hash32),
         schema.transaction_key(hash32),
         schema.coin_key(point),
         schema.pegin_key(PeginKey(hash32, point)),

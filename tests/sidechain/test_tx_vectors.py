@@ -1,6 +1,5 @@
 """Every recorded transaction that this stage can judge, and every recorded refusal."""
 
-from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,10 +9,10 @@ from sidechain.errors import Invalid, InvalidBlock, InvalidEncoding, InvalidTran
 from sidechain.primitives.block import Block
 from sidechain.primitives.encoding import compact_size
 from sidechain.primitives.transaction import Transaction, TxOut
-from sidechain.script.faults import ScriptFault
-from sidechain.script.flags import CONSENSUS_FLAGS
+from sidechain.script.flags import CONSENSUS_FLAGS, STANDARD_FLAGS
 from sidechain.script.interpreter import run_input, verify_input
 from sidechain.script.script import ScriptKind, classify
+from sidechain.script.sighash import SighashCache
 from sidechain.validation.coins import Coin
 from sidechain.validation.connect import validate_block
 from sidechain.validation.dynafed import ExtendedChain, median_time_past, valid_fedpegscripts
@@ -41,8 +40,6 @@ PLAIN_KINDS = {
     ScriptKind.WITNESS_V0_KEYHASH,
     ScriptKind.WITNESS_V0_SCRIPTHASH,
 }
-TAPROOT_REASON = f"mandatory-script-verify-flag-failed ({ScriptFault.TAPROOT_UNSUPPORTED.value})"
-LATER = {TAPROOT_REASON}
 
 
 def _spent_coins(entry: dict[str, Any]) -> tuple[Coin, ...]:
@@ -54,23 +51,18 @@ def _judge_alone(tx: Transaction, spent: Sequence[Coin]) -> None:
     """Everything that needs the transaction and what it spends, and no chain."""
     check_transaction(tx)
     check_inputs(tx, spent, height=0, params=recorded_params())
-    check_scripts(tx, spent, CONSENSUS_FLAGS)
+    check_scripts(tx, spent, CONSENSUS_FLAGS, recorded_params().genesis_hash)
 
 
 def test_recorded_valid_transactions_are_valid(capsys: pytest.CaptureFixture[str]) -> None:
-    skipped: dict[str, list[str]] = defaultdict(list)
     plain = other = 0
     for entry in chain_json("txs_valid.json"):
         tx = Transaction.decode(case_bytes(entry))
         spent = _spent_coins(entry)
-        try:
-            _judge_alone(tx, spent)
-        except InvalidTransaction as fault:
-            assert fault.reason in LATER, (entry["label"], fault)
-            skipped[fault.reason].append(entry["label"])
-            continue
+        _judge_alone(tx, spent)
+        cache = SighashCache(tx, spent, recorded_params().genesis_hash)
         for index, coin in enumerate(spent):
-            run_input(tx, index, coin.output, CONSENSUS_FLAGS)
+            run_input(tx, index, coin.output, CONSENSUS_FLAGS, cache)
         _judge_in_its_place(tx, entry["block_height"])
         if {classify(coin.script) for coin in spent} <= PLAIN_KINDS:
             plain += 1
@@ -78,8 +70,6 @@ def test_recorded_valid_transactions_are_valid(capsys: pytest.CaptureFixture[str
             other += 1
     with capsys.disabled():
         print(f"\ntxs_valid.json: {plain + other} valid ({plain} plain, {other} other scripts)")
-        for reason, labels in skipped.items():
-            print(f"  skipped {len(labels)}, {reason}: {' '.join(labels)}")
     assert plain
 
 
@@ -122,7 +112,6 @@ def test_recorded_invalid_transactions_are_refused_alone(
     """Those whose fault shows without a chain; the others are left to the block test below."""
     refused = undecodable = 0
     need_context: list[str] = []
-    later: dict[str, list[str]] = defaultdict(list)
     for entry in chain_json("invalid_txs.json"):
         if entry["consensus"] is False or entry.get("spent") is None:
             continue
@@ -136,18 +125,13 @@ def test_recorded_invalid_transactions_are_refused_alone(
             continue
         try:
             _judge_alone(tx, _spent_coins(entry))
-        except InvalidTransaction as fault:
-            if fault.reason in LATER:
-                later[fault.reason].append(entry["label"])
-            else:
-                refused += 1
+        except InvalidTransaction:
+            refused += 1
             continue
         need_context.append(entry["label"])
     with capsys.disabled():
         print(f"\ninvalid_txs.json alone: {refused} refused, {undecodable} do not decode")
         print(f"  need a chain: {len(need_context)}: {' '.join(need_context)}")
-        for reason, labels in later.items():
-            print(f"  refused unjudged {len(labels)}, {reason}")
     assert refused
 
 
@@ -199,7 +183,6 @@ def test_recorded_invalid_transactions_in_a_block_get_the_recorded_verdict(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     agreed = 0
-    later: dict[str, list[str]] = defaultdict(list)
     wrong: list[tuple[str, str, str]] = []
     untried: list[str] = []
     for entry in chain_json("invalid_txs.json"):
@@ -211,48 +194,47 @@ def test_recorded_invalid_transactions_in_a_block_get_the_recorded_verdict(
         found, expected = _judge_in_block(entry), _expected(entry)
         if found == expected:
             agreed += 1
-        elif found in LATER:
-            later[found].append(entry["label"])
         else:
             wrong.append((entry["label"], found, expected))
     with capsys.disabled():
         print(f"\ninvalid_txs.json in a block: {agreed} verdicts and reasons agree")
         print(f"  never tried in a block, refused by decoding or alone: {len(untried)}")
-        for reason, labels in later.items():
-            print(f"  refused unjudged {len(labels)}, {reason}: {' '.join(labels)}")
     assert not wrong
     assert agreed
 
 
-def test_scripts_of_all_recorded_inputs_but_taproot_agree(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    """Inputs one by one, so also those of transactions whose amounts are not judged yet."""
+def test_scripts_of_all_recorded_inputs_agree(capsys: pytest.CaptureFixture[str]) -> None:
+    """Input by input, by the direct path and by the interpreter."""
+    genesis_hash = recorded_params().genesis_hash
     accepted = taproot = 0
     for entry in chain_json("txs_valid.json"):
-        tx = Transaction.decode(case_bytes(entry))
-        for index, coin in enumerate(_spent_coins(entry)):
-            if classify(coin.script) is ScriptKind.WITNESS_V1_TAPROOT:
-                taproot += 1
-                continue
-            run_input(tx, index, coin.output, CONSENSUS_FLAGS)
-            verify_input(tx, index, coin.output, CONSENSUS_FLAGS)
+        tx, spent = Transaction.decode(case_bytes(entry)), _spent_coins(entry)
+        cache = SighashCache(tx, spent, genesis_hash)
+        for index, coin in enumerate(spent):
+            run_input(tx, index, coin.output, CONSENSUS_FLAGS, cache)
+            verify_input(tx, index, coin.output, CONSENSUS_FLAGS, cache)
+            taproot += classify(coin.script) is ScriptKind.WITNESS_V1_TAPROOT
             accepted += 1
-    refused = 0
+    refused = policy = 0
     for entry in chain_json("invalid_txs.json"):
-        answer = (entry["block"] or {}).get("submitblock")
-        if not str(answer).startswith("mandatory-script-verify-flag-failed"):
+        answer = str((entry["block"] or {}).get("submitblock"))
+        in_pool = str((entry["mempool"] or {}).get("reject-details"))
+        if "script-verify-flag" not in answer + in_pool:
             continue
-        tx = Transaction.decode(case_bytes(entry))
-        coins = _spent_coins(entry)
-        if ScriptKind.WITNESS_V1_TAPROOT in {classify(coin.script) for coin in coins}:
-            continue
-        with pytest.raises(InvalidTransaction) as caught:
-            check_scripts(tx, coins, CONSENSUS_FLAGS)
-        assert caught.value.reason == answer, entry["label"]
-        refused += 1
+        tx, spent = Transaction.decode(case_bytes(entry)), _spent_coins(entry)
+        if "script-verify-flag" in answer:
+            with pytest.raises(InvalidTransaction) as caught:
+                check_scripts(tx, spent, CONSENSUS_FLAGS, genesis_hash)
+            assert caught.value.reason == answer, entry["label"]
+            refused += 1
+        if "script-verify-flag" in in_pool:
+            with pytest.raises(InvalidTransaction) as caught:
+                check_scripts(tx, spent, STANDARD_FLAGS, genesis_hash)
+            assert str(caught.value) == in_pool, entry["label"]
+            policy += 1
     with capsys.disabled():
-        print(f"\nscripts: {accepted} inputs accepted, {taproot} taproot inputs skipped", end="")
-        print(f", {refused} transactions refused with the recorded text")
+        print(f"\nscripts: {accepted} inputs accepted ({taproot} taproot),", end=" ")
+        print(f"{refused} refused with the recorded text, {policy} for the mempool with details")
     assert accepted
     assert refused
+    assert policy

@@ -1,6 +1,6 @@
 """Checks of a transaction against coins, claims and times."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
@@ -8,10 +8,10 @@ import pytest
 from sidechain.crypto.keys import ecdsa_sign, public_key
 from sidechain.errors import InvalidTransaction
 from sidechain.primitives.transaction import InputWitness, OutPoint, Transaction, TxIn
-from sidechain.script.flags import CONSENSUS_FLAGS, STANDARD_FLAGS
+from sidechain.script.flags import CONSENSUS_FLAGS, STANDARD_FLAGS, Flags
 from sidechain.script.script import multisig_script, p2pkh_of_hash, p2sh, p2wpkh, p2wsh, push
 from sidechain.script.sighash import segwit_v0_sighash
-from sidechain.validation.coins import PeginKey
+from sidechain.validation.coins import Coin, PeginKey
 from sidechain.validation.pegins import PeginClaim, parse_pegin
 from sidechain.validation.tx_verify import (
     check_final,
@@ -174,16 +174,38 @@ def _signed(kind: int = 1) -> tuple[Transaction, bytes]:
     return signed, script
 
 
+def _check(tx: Transaction, spent: Sequence[Coin], flags: Flags) -> None:
+    check_scripts(tx, spent, flags, PARAMS.genesis_hash)
+
+
 def test_scripts_are_checked_under_the_flags_given() -> None:
     signed, script = _signed()
     spent = [coin(PARAMS, 5, script=script)]
-    check_scripts(signed, spent, STANDARD_FLAGS)
+    _check(signed, spent, STANDARD_FLAGS)
     odd, _ = _signed(0x21)
-    check_scripts(odd, spent, CONSENSUS_FLAGS)
-    assert "hash type" in _reason(lambda: check_scripts(odd, spent, STANDARD_FLAGS))
+    _check(odd, spent, CONSENSUS_FLAGS)
+    reason = _reason(lambda: _check(odd, spent, STANDARD_FLAGS))
+    text = "Signature hash type missing or not understood"
+    assert reason == f"non-mandatory-script-verify-flag ({text})"
     changed = [coin(PARAMS, 6, script=script)]
-    reason = _reason(lambda: check_scripts(signed, changed, CONSENSUS_FLAGS))
-    assert reason.startswith("mandatory-script-verify-flag-failed (Script evaluated")
+    # Policy has another name for this fault; what consensus says of it is what counts.
+    expected = "mandatory-script-verify-flag-failed (Script evaluated without error"
+    assert _reason(lambda: _check(signed, changed, CONSENSUS_FLAGS)).startswith(expected)
+    assert _reason(lambda: _check(signed, changed, STANDARD_FLAGS)).startswith(expected)
+
+
+def test_first_input_that_fails_names_the_reason_when_a_later_one_fails_worse() -> None:
+    tx = spend(POINTS[0], POINTS[1], outputs=[output(PARAMS, 5)])
+    upgradable = coin(PARAMS, 5, script=b"\x52\x02\x01\x02")
+    never = coin(PARAMS, 5, script=b"\x00")
+    for spent, expected in (
+        ([upgradable, never], "non-mandatory-script-verify-flag (Witness version reserved"),
+        ([never, upgradable], "mandatory-script-verify-flag-failed (Script evaluated"),
+    ):
+        with pytest.raises(InvalidTransaction) as caught:
+            _check(tx, spent, STANDARD_FLAGS)
+        assert caught.value.reason.startswith(expected)
+        assert caught.value.detail.startswith(f"input 0 of {tx.txid[::-1].hex()} (wtxid ")
 
 
 def test_sigop_cost_counts_every_form() -> None:
