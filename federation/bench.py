@@ -1,7 +1,9 @@
-"""How long a payment takes to be final: `fedpeg bench latency --data DIR -n N`.
+"""Measuring: `fedpeg bench latency --data DIR -n N` and `fedpeg bench chain`.
 
-Payments are signed here and submitted to one member; the time runs until that member has the block.
-Whatever a payment needs (a funded wallet, coins to spend) is made first. Prints one JSON object.
+`latency` is how long a payment takes to be final. Payments are signed here and submitted to one
+member; the time runs until that member has the block. Whatever a payment needs (a funded wallet,
+coins to spend) is made first. `chain` measures a node alone, see `sidechain.bench`. Both print one
+JSON object.
 
 Source: consensus:C20, N18.
 """
@@ -9,8 +11,9 @@ Source: consensus:C20, N18.
 import asyncio
 import json
 import secrets
+import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -22,7 +25,9 @@ from federation.local import BITCOIND, WALLET, LocalFederation
 from federation.local_state import FAUCET_WALLET, LocalError, LocalState
 from peg.bitcoind import BitcoindClient, BitcoindError, amount_text
 from sidechain.api.client import RpcClient, RpcError
-from sidechain.errors import Invalid, Unavailable
+from sidechain.bench.__main__ import TRANSACTIONS
+from sidechain.bench.phases import ACCEPT_PHASES
+from sidechain.errors import Invalid, InvariantError, Unavailable
 from sidechain.params import ChainParams
 from sidechain.primitives.address import encode_address
 from sidechain.primitives.transaction import OutPoint, Transaction
@@ -39,6 +44,7 @@ FUNDING_WALLET: Final = "bench"
 WAIT_MS: Final = 30_000
 POLL_S: Final = 0.2
 FUNDING_TIMEOUT_S: Final = 120
+MAX_REPORT_BYTES: Final = 1_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -310,12 +316,74 @@ async def measure(data: Path, plan: Plan) -> dict[str, Any]:
     return await Bench(federation, state, plan).run()
 
 
+async def measure_chain(arguments: Sequence[str], tell: Callable[[str], None]) -> dict[str, Any]:
+    """Run `python -m sidechain.bench` and return its report.
+
+    It is a process of its own, so that an interruption ends it in order and at once.
+
+    Args:
+        tell: is told of its progress, line by line.
+    Raises:
+        Failed: it could not measure; with its last words.
+    """
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "sidechain.bench", *arguments),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        limit=MAX_REPORT_BYTES,
+    )
+    if process.stdout is None or process.stderr is None:
+        raise InvariantError("a child without its pipes")
+    last = ""
+    try:
+        async for line in process.stderr:
+            last = line.decode(errors="replace").rstrip()
+            tell(last)
+        report = await process.stdout.read()
+        await process.wait()
+    finally:
+        if process.returncode is None:
+            process.terminate()
+            await process.wait()
+    if process.returncode:
+        raise Failed(last.removeprefix("bench: ") or f"it ended with {process.returncode}")
+    found: dict[str, Any] = json.loads(report)
+    return found
+
+
 def register(program: click.Group) -> None:
     """Add the command `bench` to a group of commands."""
 
     @program.group("bench")
     def bench_group() -> None:
-        """Measure a local federation."""
+        """Measure a local federation, or a node alone."""
+
+    @command(bench_group, "chain")
+    @click.option(
+        "--transactions",
+        type=click.IntRange(len(ACCEPT_PHASES), 50_000),
+        default=TRANSACTIONS,
+        show_default=True,
+        help="In the mempool at the end.",
+    )
+    @click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=1, show_default=True)
+    @click.option(
+        "--against",
+        metavar="COMMAND",
+        help="Measure another elementsd-compatible daemon with the same load; print ratios.",
+    )
+    async def chain(
+        session: Session, *, transactions: int, seed: int, against: str | None
+    ) -> None:
+        """Measure how fast a node alone accepts payments and connects blocks, through JSON-RPC."""
+        report = await measure_chain(
+            ["--transactions", str(transactions), "--seed", str(seed)]
+            + ([] if against is None else ["--against", against]),
+            lambda text: session.output.progress("bench", text),
+        )
+        session.output.result(report, json.dumps(report, indent=2))
 
     @command(bench_group, "latency")
     @click.option(

@@ -44,6 +44,7 @@ COMMANDS = (
     "audit",
     "blocks",
     "doctor",
+    "bench chain",
     "bench latency",
     "demo",
 )
