@@ -29,6 +29,7 @@ from sidechain.primitives.transaction import (
 from sidechain.script.script import p2tr
 from sidechain.script.sighash import (
     SIGHASH_RANGEPROOF,
+    SIGHASH_SINGLE,
     SighashCache,
     TaprootPath,
     legacy_sighash,
@@ -121,7 +122,9 @@ def test_ecdsa_hashes_when_transaction_is_random_then_as_wallycore(
     args = (_wally(tx), index, code, value)
     kind = base | anyone
     expected = wallycore.tx_get_elements_signature_hash(*args, kind, 0)
-    assert legacy_sighash(tx, index, code, kind, rangeproof=True, cache=cache) == expected
+    if base != SIGHASH_SINGLE or not index:
+        # Before the signed output wallycore puts other null outputs than Elements (script.md 2).
+        assert legacy_sighash(tx, index, code, kind, rangeproof=True, cache=cache) == expected
     for more in (0, SIGHASH_RANGEPROOF):
         expected = wallycore.tx_get_elements_signature_hash(
             *args, kind | more, wallycore.WALLY_TX_FLAG_USE_WITNESS
