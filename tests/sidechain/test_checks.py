@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidechain.errors import InvalidBlock, InvalidTransaction, InvariantError
-from sidechain.primitives.transaction import InputWitness, OutPoint, Transaction, TxIn
+from sidechain.errors import InvalidBlock, InvalidEncoding, InvalidTransaction, InvariantError
+from sidechain.primitives.transaction import InputWitness, OutPoint, Transaction, TxIn, TxOut
 from sidechain.script.flags import CONSENSUS_FLAGS, STANDARD_FLAGS, Flags
 from sidechain.validation.checks import (
     BlockChecks,
@@ -22,10 +22,13 @@ from sidechain.validation.checks import (
     check_parts,
     framed,
     run_checks,
+    without_policy,
 )
 from sidechain.validation.coins import Coin
 from sidechain.validation.proofs import RangeProofCheck, SurjectionProofCheck
+from tests.byte_strategies import mutated
 from tests.hidden import Opening
+from tests.vectors import chain_json, recorded_params
 
 SALT = bytes(range(32))
 COIN = Coin(asset=b"\1" * 33, value=b"\1" + bytes(8), script=b"\x51", height=3, coinbase=False)
@@ -232,3 +235,26 @@ def test_cache_when_scripts_held_under_policy_then_also_without_it_but_not_other
     loose = CheckCache(SALT)
     loose.remember(SCRIPTS, loose.key(SCRIPTS))
     assert not loose.holds(loose.key(strict))
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.data())
+def test_scripts_when_they_hold_under_policy_then_also_without_it(data: st.DataObject) -> None:
+    """What the cache's second entry rests on, on recorded spends and on changed ones."""
+    entries = [*chain_json("txs_valid.json"), *chain_json("invalid_txs.json")]
+    entry = data.draw(st.sampled_from([e for e in entries if e.get("spent") and "hex" in e]))
+    try:
+        tx = Transaction.decode(bytes.fromhex(entry["hex"]))
+        if data.draw(st.booleans()):
+            tx = Transaction.decode(data.draw(mutated([tx.raw])))
+    except InvalidEncoding:
+        return
+    if len(entry["spent"]) != len(tx.inputs) or not all(entry["spent"]):
+        return
+    outputs = [TxOut.decode(bytes.fromhex(raw)) for raw in entry["spent"]]
+    coins = tuple(Coin.of(output, height=1, coinbase=False) for output in outputs)
+    genesis = recorded_params().genesis_hash
+    strict = ScriptsCheck(tx, coins, STANDARD_FLAGS, genesis)
+    if strict.fault() is None:
+        for direct in (True, False):
+            assert replace(without_policy(strict), direct=direct).fault() is None

@@ -1,0 +1,61 @@
+"""Proofs of a block on all cores.
+
+A proof is one call into the library, which lets other threads run meanwhile. Scripts are Python,
+where threads gain nothing: they run in the thread that asks for the answer, while the proofs
+behind them in the list are under way.
+"""
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from sidechain.errors import InvalidTransaction
+from sidechain.validation.checks import Check, Pending, ScriptsCheck
+
+
+class ThreadedVerifier:
+    """Runs proofs on a few threads, which start when there is the first one.
+
+    Args:
+        threads: by default one for each core this process may use.
+    """
+
+    def __init__(self, threads: int | None = None) -> None:
+        self._pool = ThreadPoolExecutor(
+            threads or len(os.sched_getaffinity(0)), thread_name_prefix="proofs"
+        )
+
+    def start(self, checks: Sequence[Check]) -> Pending:
+        """Hand the proofs to the threads."""
+        return _Started(
+            [
+                check if isinstance(check, ScriptsCheck) else self._pool.submit(check.fault)
+                for check in checks
+            ]
+        )
+
+    def close(self) -> None:
+        """End the threads; what is not running yet never will be. May be called twice."""
+        self._pool.shutdown(cancel_futures=True)
+
+
+class _Started:
+    def __init__(
+        self, steps: "list[Future[InvalidTransaction | None] | ScriptsCheck]"
+    ) -> None:
+        self._steps = steps
+
+    def fault(self) -> InvalidTransaction | None:
+        """The first fault in order; the steps behind it are given up."""
+        for step in self._steps:
+            fault = step.fault() if isinstance(step, ScriptsCheck) else step.result()
+            if fault is not None:
+                self.cancel()
+                return fault
+        return None
+
+    def cancel(self) -> None:
+        """Take back what no thread has begun."""
+        for step in self._steps:
+            if not isinstance(step, ScriptsCheck):
+                step.cancel()
