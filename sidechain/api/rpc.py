@@ -13,6 +13,7 @@ from sidechain.api.registry import INVALID_PARAMETER, Registry, RpcError
 from sidechain.api.rpc_blocks import BlockMethods
 from sidechain.api.rpc_mempool import MempoolMethods
 from sidechain.api.rpc_scripts import ScriptMethods
+from sidechain.api.rpc_submit import Submission, SubmitMethods
 from sidechain.api.rpc_transactions import TransactionMethods
 from sidechain.chain import Chain
 from sidechain.policy import INCREMENTAL_RELAY_FEE_SATS_PER_KVB
@@ -38,6 +39,7 @@ def register_chain_methods(
     stop: Callable[[], None] | None = None,
     connections: Callable[[], int] = lambda: 0,
     set_time: Callable[[int], None] | None = None,
+    takes_blocks: bool = False,
 ) -> None:
     """Offer the methods of a chain.
 
@@ -49,6 +51,7 @@ def register_chain_methods(
         connections: number of peers.
         set_time: makes `unix_time_s` stand still at a time, 0 lets it go on; without it there is
             no method `setmocktime`.
+        takes_blocks: whether blocks come in by these methods; a member has them from its peers.
     """
     node = NodeMethods(
         chain=chain,
@@ -65,6 +68,9 @@ def register_chain_methods(
     MempoolMethods(
         chain, facts_for=facts_for, on_accepted=on_accepted, unix_time_s=unix_time_s
     ).register(registry)
+    if takes_blocks:
+        submission = Submission(chain, facts_for, unix_time_s)
+        SubmitMethods(chain, submission, unix_time_s=unix_time_s).register(registry)
     registry.add("getnetworkinfo", node.getnetworkinfo, "Version and connections.")
     registry.add("uptime", node.uptime, "Seconds since the start.")
     registry.add("help", node.help, "List the methods, or explain one.")

@@ -198,6 +198,7 @@ class Node:
             unix_time_s=self._clock.now_s,
             stop=self.stop,
             set_time=self._clock.set,
+            takes_blocks=True,
         )
 
     async def _facts_for(self, tx: Transaction) -> ParentFacts | None:
