@@ -1,6 +1,7 @@
-"""Commands about the federation itself: up, down, status, logs, member, mine, doctor, demo."""
+"""Commands about the federation itself: up, down, status, env, logs, member, mine, doctor, demo."""
 
 import asyncio
+import shlex
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ def register(group: click.Group) -> None:
     _register_up(group)
     _register_down(group)
     _register_status(group)
+    _register_env(group)
     _register_logs(group)
     _register_member(group)
     _register_mine(group)
@@ -80,7 +82,10 @@ def _register_up(group: click.Group) -> None:
                 "n": state.n,
                 "k": state.k,
                 "parameter_hash": session.federation.load_federation(state).parameter_hash().hex(),
-                "members": [{"name": m.name, "rpc_port": m.rpc_port} for m in state.members],
+                "members": [
+                    {"name": m.name, "rpc_port": m.rpc_port, "esplora_port": m.esplora_port}
+                    for m in state.members
+                ],
                 "bitcoind_rpc_port": state.bitcoind_rpc_port,
                 "wallet_rpc_port": state.wallet_rpc_port,
             },
@@ -113,6 +118,31 @@ def _register_status(group: click.Group) -> None:
         session.output.result(found, _status_text(found))
 
 
+def _register_env(group: click.Group) -> None:
+    @command(group, "env")
+    async def env(session: Session) -> None:
+        """Print where wallets and scripts find the federation, as shell variables.
+
+        `eval "$(fedpeg env)"` sets FEDPEG_DATA, ESPLORA (the address of a member's Esplora
+        interface), POLICY (the asset of pegged bitcoin), GENESIS and PARENT (the genesis hashes
+        of sidechain and Bitcoin).
+        """
+        found = await collect_status(session.federation)
+        if found["esplora_url"] is None:
+            raise Failed("no member answers: fedpeg up starts them")
+        federation = session.federation
+        params = federation.load_federation(federation.require_state()).chain_params()
+        variables = {
+            "FEDPEG_DATA": found["data"],
+            "ESPLORA": found["esplora_url"],
+            "POLICY": to_hex(params.policy_asset),
+            "GENESIS": to_hex(params.genesis_hash),
+            "PARENT": to_hex(params.parent_genesis_hash),
+        }
+        lines = [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
+        session.output.result(variables, "\n".join(lines))
+
+
 async def collect_status(federation: LocalFederation) -> dict[str, Any]:
     """Everything `status` tells, from processes and from those that answer."""
     state = federation.require_state()
@@ -136,6 +166,7 @@ async def collect_status(federation: LocalFederation) -> dict[str, Any]:
         "founding": state.stage.value,
         "online": sum(1 for member in members if member["height"] is not None),
         "height": max(heights, default=None),
+        "esplora_url": next((m["esplora_url"] for m in members if m["esplora_url"]), None),
         "members": members,
         "bitcoind": await _bitcoind_status(federation, state, running),
         "wallet": {
@@ -156,6 +187,7 @@ async def _member_status(
         "running": child is not None,
         "pid": child.pid if child else None,
         "rpc_port": member.rpc_port,
+        "esplora_url": None,
         "height": None,
         "hash": None,
         "info": None,
@@ -168,6 +200,7 @@ async def _member_status(
             found["hash"] = await client.call("getbestblockhash")
             found["height"] = int(await client.call("getblockcount"))
             found["info"] = await client.call("getfederationinfo")
+            found["esplora_url"] = found["info"].get("esplora_url")
         except (RpcError, Unavailable) as error:
             found["problem"] = str(error)
     return found
@@ -208,6 +241,8 @@ def _status_text(found: dict[str, Any]) -> str:
         place = f"height {member['height']}  {(member['hash'] or '')[:16]}"
         state = f"pid {member['pid']}  " if member["running"] else ""
         lines.append(f"{member['name']:<15} {state}{member['problem'] or place}")
+    if found["esplora_url"] is not None:
+        lines.append(f"{'esplora':<15} {found['esplora_url']}")
     node = found["bitcoind"]
     state = f"pid {node['pid']}  " if node["running"] else ""
     lines.append(f"{BITCOIND:<15} {state}{node['problem'] or 'height ' + str(node['height'])}")

@@ -177,6 +177,7 @@ def _ports(state: LocalState, running: set[str]) -> Iterator[Check]:
         (WALLET, state.wallet_rpc_port),
         *((member.name, member.port) for member in state.members),
         *((member.name, member.rpc_port) for member in state.members),
+        *((member.name, member.esplora_port) for member in state.members if member.esplora_port),
     ):
         if name not in running and not port_is_free(port):
             taken.append(f"{port} ({name})")

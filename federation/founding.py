@@ -51,10 +51,14 @@ class AlreadyFounded(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemberPorts:
-    """Ports of one member: for the other members, and for its JSON-RPC."""
+    """Ports of one member: for the other members, for its JSON-RPC, and for Esplora's routes.
+
+    0 leaves a port to the system, anew at every start.
+    """
 
     link: int
     rpc: int
+    esplora: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -271,6 +275,7 @@ def _write_member(
         replace_file(layer, target, data)
     values = {name: getattr(config, name) for name in config.__dataclass_fields__}
     values |= {"index": index, "listen_port": ports.link, "rpc_port": ports.rpc}
+    values["esplora_port"] = ports.esplora
     MemberConfig(**values).save(path, layer)
 
 

@@ -226,7 +226,13 @@ class LocalFederation:
             block_time_ms=block_time_ms,
             allow_no_byzantine_safety=options.allow_no_byzantine_safety,
             members=tuple(
-                LocalMember(name=f"m{i}", index=i, port=ports.choose(), rpc_port=ports.choose())
+                LocalMember(
+                    name=f"m{i}",
+                    index=i,
+                    port=ports.choose(),
+                    rpc_port=ports.choose(),
+                    esplora_port=ports.choose(),
+                )
                 for i in range(n)
             ),
             bitcoind_rpc_port=ports.choose(),
@@ -245,9 +251,12 @@ class LocalFederation:
         members = []
         for member in state.members:
             if member.name not in running:
-                link = ports.keep_or_choose(member.port)
-                rpc = ports.keep_or_choose(member.rpc_port)
-                member = replace(member, port=link, rpc_port=rpc)
+                member = replace(
+                    member,
+                    port=ports.keep_or_choose(member.port),
+                    rpc_port=ports.keep_or_choose(member.rpc_port),
+                    esplora_port=ports.keep_or_choose(member.esplora_port),
+                )
             members.append(member)
         bitcoind_port, wallet_port = state.bitcoind_rpc_port, state.wallet_rpc_port
         if BITCOIND not in running:
@@ -290,6 +299,7 @@ class LocalFederation:
                 MemberConfig.load(folder),
                 listen_port=member.port,
                 rpc_port=member.rpc_port,
+                esplora_port=member.esplora_port,
                 bitcoind=BitcoindAccess(
                     url=f"http://127.0.0.1:{state.bitcoind_rpc_port}",
                     cookie=BITCOIND_COOKIE_FROM_MEMBER,
@@ -343,7 +353,10 @@ class LocalFederation:
             k=state.k,
             chain_name=state.chain,
             block_time_ms=state.block_time_ms,
-            ports=[MemberPorts(link=m.port, rpc=m.rpc_port) for m in state.members],
+            ports=[
+                MemberPorts(link=m.port, rpc=m.rpc_port, esplora=m.esplora_port)
+                for m in state.members
+            ],
             peg=LOCAL,
             bitcoind_url=f"http://127.0.0.1:{state.bitcoind_rpc_port}",
             bitcoind_cookie=str(BITCOIND_COOKIE_FROM_MEMBER),
@@ -498,5 +511,6 @@ def _check_options(state: LocalState, options: UpOptions) -> None:
 def _ports(state: LocalState) -> list[tuple[str, int]]:
     ports = [(BITCOIND, state.bitcoind_rpc_port), (WALLET, state.wallet_rpc_port)]
     for member in state.members:
-        ports += [(member.name, member.port), (member.name, member.rpc_port)]
+        mine = (member.port, member.rpc_port, member.esplora_port)
+        ports += [(member.name, port) for port in mine if port]
     return ports

@@ -45,12 +45,16 @@ class Stage(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocalMember:
-    """One member: `port` for the other members, `rpc_port` for its JSON-RPC."""
+    """One member: `port` for the other members, `rpc_port` for its JSON-RPC.
+
+    `esplora_port` is for wallets and explorers; 0 where the member was founded without.
+    """
 
     name: str
     index: int
     port: int
     rpc_port: int
+    esplora_port: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -254,8 +258,8 @@ class PortChooser:
         raise LocalError("no free port on 127.0.0.1")
 
     def keep_or_choose(self, port: int) -> int:
-        """The same port while it is free, else another."""
-        if port not in self.taken and self.is_free(port):
+        """The same port while it is free, else another; 0 was never chosen."""
+        if port and port not in self.taken and self.is_free(port):
             self.taken.add(port)
             return port
         return self.choose()

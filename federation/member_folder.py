@@ -52,6 +52,7 @@ class MemberConfig:
     bitcoind: BitcoindAccess
     block_interval_ms: int
     min_interval_ms: int
+    esplora_port: int = 0
     timeout_base_ms: int = 500
     timeout_step_ms: int = 100
     timeout_cap_ms: int = 10_000
@@ -73,6 +74,10 @@ class MemberConfig:
             listen_host=fields.text("listen_host", size_max=253),
             listen_port=fields.integer("listen_port", 0, 65_535),
             rpc_port=fields.integer("rpc_port", 0, 65_535),
+            # Files of the first version have no such field.
+            esplora_port=fields.integer("esplora_port", 0, 65_535)
+            if fields.has("esplora_port")
+            else 0,
             bitcoind=_bitcoind(bitcoind, folder),
             block_interval_ms=fields.integer("block_interval_ms", 1, 3_600_000),
             min_interval_ms=fields.integer("min_interval_ms", 0, 3_600_000),
@@ -151,6 +156,11 @@ class MemberFolder:
     def chain(self) -> Path:
         """LevelDB of the sidechain."""
         return self.path / "chain"
+
+    @property
+    def index(self) -> Path:
+        """LevelDB of scripts, spenders and assets; made anew from the chain when it is lost."""
+        return self.path / "index"
 
     @property
     def journal(self) -> Path:

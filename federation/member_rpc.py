@@ -50,6 +50,7 @@ class MemberMethods:
     evidence: EvidenceStore
     now_ms: Callable[[], int]
     started_ms: int
+    esplora_url: Callable[[], str]
 
     def register(self, registry: Registry) -> None:
         """Offer all methods."""
@@ -134,6 +135,7 @@ class MemberMethods:
                 "gossip_interval_ms": config.gossip_interval_ms,
                 "future_limit_s": config.future_limit_s,
             },
+            "esplora_url": self.esplora_url(),
             "uptime_ms": self.now_ms() - self.started_ms,
         }
 

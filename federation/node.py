@@ -47,11 +47,14 @@ from peg.burn_relay import check_relayed_burns
 from peg.parent_view import ParentChange, ParentView
 from peg.service import PegPorts, PegService, PegSetup
 from peg.watcher import ParentWatcher
+from sidechain.api.esplora import EsploraServer
+from sidechain.api.esplora_mempool import sender
 from sidechain.api.http import RpcServer
 from sidechain.api.registry import Registry
 from sidechain.api.rpc import register_chain_methods
 from sidechain.chain import Chain
 from sidechain.errors import Invalid, PeerFault
+from sidechain.index.follower import ChainIndex
 from sidechain.primitives.block import Block
 from sidechain.primitives.transaction import Transaction
 
@@ -84,6 +87,7 @@ class NodeParts:
     config: MemberConfig
     federation: FederationFile
     chain: Chain
+    index: ChainIndex
     opened: OpenedJournal
     start: StartMode
     peg_journal: Journal
@@ -138,7 +142,21 @@ class Node:
             now_ms=monotonic_ms,
             log=self._log,
         )
-        self._server = self._make_server()
+        self._registry = Registry()
+        self._server = RpcServer(
+            self._registry,
+            self._folder.cookie,
+            port=self._config.rpc_port,
+            on_fault=self._on_rpc_fault,
+        )
+        self._esplora = EsploraServer(
+            self._chain,
+            parts.index,
+            send=sender(self._registry),
+            port=self._config.esplora_port,
+            on_fault=self._on_esplora_fault,
+        )
+        self._register_methods()
 
     # -- running
 
@@ -159,6 +177,7 @@ class Node:
                 self._spawn(self._watcher.run())
                 self._spawn(self._peg.run())
                 await self._engine.has_started.wait()
+                await self._esplora.start(group)
                 await self._server.start()
                 self._log.info(
                     "member_started",
@@ -167,17 +186,20 @@ class Node:
                     start=self._parts.start.value,
                     port=self._network.port,
                     rpc_port=self._server.port,
+                    esplora_port=self._esplora.port,
                     parameter_hash=self._federation.parameter_hash().hex(),
                 )
                 await stop.wait()
                 self._log.info("member_stopping")
                 await self._server.stop()
+                await self._esplora.stop()
                 await self._network.close()
                 for task in list(self._tasks):
                     task.cancel()
         finally:
             self._engine.close()
             await self._server.stop()
+            await self._esplora.stop()
             await self._client.close()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -360,10 +382,9 @@ class Node:
             other_frames=self._on_other_frame,
         )
 
-    def _make_server(self) -> RpcServer:
-        registry = Registry()
+    def _register_methods(self) -> None:
         register_chain_methods(
-            registry,
+            self._registry,
             self._chain,
             facts_for=self._facts_for,
             on_accepted=self._relay.accepted,
@@ -385,16 +406,14 @@ class Node:
             evidence=self._evidence,
             now_ms=monotonic_ms,
             started_ms=monotonic_ms(),
-        ).register(registry)
-        return RpcServer(
-            registry,
-            self._folder.cookie,
-            port=self._config.rpc_port,
-            on_fault=self._on_rpc_fault,
-        )
+            esplora_url=lambda: self._esplora.url,
+        ).register(self._registry)
 
     def _on_rpc_fault(self, error: BaseException) -> None:
         self._log.error("rpc_fault", error=repr(error))
+
+    def _on_esplora_fault(self, error: BaseException) -> None:
+        self._log.error("esplora_fault", error=repr(error))
 
     async def _facts_for(self, tx: Transaction) -> Any:
         return await self._peg.parent_facts_for(tx)
@@ -461,6 +480,8 @@ def open_node(
 
         chain = Chain.open(folder.chain, params, relay_check=check_relay)
         stack.callback(chain.close)
+        index = ChainIndex.open(folder.index, chain)
+        stack.callback(index.close)
         start = settle_mode(opened, signer, chain.tip_height)
         node = Node(
             NodeParts(
@@ -468,6 +489,7 @@ def open_node(
                 config=config,
                 federation=federation,
                 chain=chain,
+                index=index,
                 opened=opened,
                 start=start,
                 peg_journal=peg_journal,

@@ -14,7 +14,14 @@ from aiohttp import web
 from sidechain.api.esplora_json import hex_of
 from sidechain.api.esplora_reads import EsploraReads, Refusal
 from sidechain.api.esplora_replies import Routes, json_reply, text_reply
-from sidechain.api.registry import DATABASE_ERROR, IN_WARMUP, INTERNAL_ERROR, MISC_ERROR, RpcError
+from sidechain.api.registry import (
+    DATABASE_ERROR,
+    IN_WARMUP,
+    INTERNAL_ERROR,
+    MISC_ERROR,
+    Registry,
+    RpcError,
+)
 from sidechain.params import MAX_BLOCK_WEIGHT_WU
 
 RECENT_COUNT = 10
@@ -28,6 +35,15 @@ _OURS = frozenset({MISC_ERROR, INTERNAL_ERROR, DATABASE_ERROR})
 
 Send = Callable[[str], Awaitable[str]]
 """Takes a transaction in hex as `sendrawtransaction` does: returns its txid or raises RpcError."""
+
+
+def sender(registry: Registry) -> Send:
+    """Sending as `sendrawtransaction` of these methods does it."""
+
+    async def send(tx_hex: str) -> str:
+        return str(await registry.call("sendrawtransaction", [tx_hex]))
+
+    return send
 
 
 class Rate(NamedTuple):

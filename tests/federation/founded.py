@@ -41,7 +41,7 @@ def found(
         k=k,
         chain_name="fedpeg-test",
         block_time_ms=1_000,
-        ports=[MemberPorts(link=20_000 + i, rpc=21_000 + i) for i in range(n)],
+        ports=[MemberPorts(link=20_000 + i, rpc=21_000 + i, esplora=22_000 + i) for i in range(n)],
         peg=LOCAL,
         bitcoind_url="http://127.0.0.1:18443",
         bitcoind_cookie="../../bitcoind/regtest/.cookie",

@@ -26,6 +26,7 @@ COMMANDS = (
     "up",
     "down",
     "status",
+    "env",
     "logs",
     "member start",
     "member stop",
@@ -52,6 +53,7 @@ PEGIN_STAGES = ("address", "funded", "confirming", "claimable", "claim_sent")
 NEED_A_FEDERATION = (
     "down",
     "status",
+    "env",
     "logs",
     "member start m0",
     "member stop m0",
@@ -394,6 +396,10 @@ def test_walk_when_all_goes_well_then_every_command_answers(shell: Shell) -> Non
     assert all(len(block["signers"]) == 3 for block in blocks)
     found = shell.run("status")
     assert (found["online"], found["n"]) == (4, 4)
+    asked = [member["esplora_url"] for member in found["members"]]
+    assert len(set(asked)) == 4 and found["esplora_url"] == asked[0]
+    named = shell.run("env")
+    assert (named["FEDPEG_DATA"], named["ESPLORA"]) == (str(shell.data), asked[0])
     assert shell.lines("logs", "m1", "-n", "5")[-1]["process"] == "m1"
     assert shell.run("doctor")["ok"]
 

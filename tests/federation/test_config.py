@@ -400,9 +400,21 @@ def test_member_config_when_founded_then_reads_back_with_paths_from_its_folder(
     assert (config.block_interval_ms, config.min_interval_ms) == (1_000, 170)
     assert (config.timeout_base_ms, config.timeout_step_ms) == (500, 100)
     assert (config.timeout_cap_ms, config.gossip_interval_ms) == (10_000, 280)
+    assert config.esplora_port == 22_002
     again = replace(config, future_limit_s=31, allow_no_byzantine_safety=True)
     again.save(tmp_path / "members" / "m2")
     assert MemberConfig.load(tmp_path / "members" / "m2") == again
+
+
+def test_member_config_when_of_the_first_version_then_the_system_chooses_the_esplora_port(
+    tmp_path: Path,
+) -> None:
+    found(tmp_path)
+    path = tmp_path / "members" / "m0" / "member.json"
+    content = json.loads(path.read_text())
+    del content["esplora_port"]
+    path.write_text(json.dumps(content))
+    assert MemberConfig.load(path.parent).esplora_port == 0
 
 
 def test_blocks_on_demand_when_asked_for_then_intervals_of_n18(tmp_path: Path) -> None:

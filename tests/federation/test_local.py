@@ -18,6 +18,8 @@ from federation.bitcoind_process import (
 from federation.ceremony import bring_up
 from federation.local import AlreadyRunning, LocalFederation, Report, UpOptions
 from federation.local_state import (
+    PORTS_FIRST,
+    PORTS_LAST,
     LocalError,
     LocalFolder,
     LocalMember,
@@ -75,6 +77,16 @@ def test_state_when_saved_then_loads_equal(tmp_path: Path) -> None:
     assert folder.load() is None
     folder.save(state_of())
     assert folder.load() == state_of()
+
+
+def test_state_when_of_the_first_version_then_no_esplora_port(tmp_path: Path) -> None:
+    plain = state_of().to_json()
+    for member in plain["members"]:
+        del member["esplora_port"]
+    loaded = LocalState.from_json(plain)
+    assert [member.esplora_port for member in loaded.members] == [0] * loaded.n
+    chosen = PortChooser().keep_or_choose(0)
+    assert PORTS_FIRST <= chosen < PORTS_LAST
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"format": 2}', "\x00"])
@@ -245,12 +257,18 @@ async def test_up_when_everything_was_killed_then_same_chain_goes_on(
             await federation.up()
         height, genesis = await federation.tip()
         federation.kill_everything()
-        stolen = (state.members[1].rpc_port, state.members[2].port, state.bitcoind_rpc_port)
+        stolen = (
+            state.members[1].rpc_port,
+            state.members[2].port,
+            state.bitcoind_rpc_port,
+            state.members[3].esplora_port,
+        )
         with squatters(stolen):
             again = await federation.up()
         assert again.members[1].rpc_port != stolen[0]
         assert again.members[2].port != stolen[1]
         assert again.bitcoind_rpc_port != stolen[2]
+        assert again.members[3].esplora_port not in (0, stolen[3])
         assert again.members[0] == state.members[0]
         assert await federation.tip() >= (height, genesis)
         assert (await federation.tip())[1] == genesis

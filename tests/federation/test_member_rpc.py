@@ -110,6 +110,7 @@ class Rpc:
             evidence=process.evidence,
             now_ms=world.now_ms,
             started_ms=world.now_ms(),
+            esplora_url=lambda: "http://127.0.0.1:3000",
             **parts,
         ).register(self.registry)
 

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, get_args
 
+import aiohttp
 import pytest
 
 from federation.consensus import effects
@@ -96,11 +97,17 @@ async def test_member_when_run_then_born_answers_and_stops_in_order(home: Home) 
             assert (info["mode"], info["height"], info["n"]) == ("VOTING", 0, 1)
             assert info["parent"]["healthy"] is False and info["parent"]["height"] is None
             assert await client.call("getblockcount") == 0
+            async with (
+                aiohttp.ClientSession() as session,
+                session.get(info["esplora_url"] + "/blocks/tip/hash") as reply,
+            ):
+                assert await reply.text() == await client.call("getbestblockhash")
             assert "getblocksigners" in await client.call("help")
             await client.call("stop")
     assert home.failure is None
     started = home.log.of("member_started")[0]
     assert started["start"] == "fresh" and started["rpc_port"] == home.rpc_port
+    assert info["esplora_url"] == f"http://127.0.0.1:{started['esplora_port']}"
     assert home.log.of("no_byzantine_safety")
     with home.open() as node:
         assert node._parts.start is StartMode.INTACT

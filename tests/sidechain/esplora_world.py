@@ -10,6 +10,7 @@ from typing import Any
 import aiohttp
 
 from sidechain.api.esplora import EsploraServer, Limits
+from sidechain.api.esplora_mempool import sender
 from sidechain.api.json_text import decode
 from sidechain.api.registry import Registry
 from sidechain.api.rpc_mempool import MempoolMethods
@@ -74,12 +75,10 @@ async def served(
     MempoolMethods(
         chain, facts_for=facts_for, on_accepted=on_accepted, unix_time_s=lambda: NOW_S
     ).register(registry)
-
-    async def send(tx_hex: str) -> str:
-        return str(await registry.call("sendrawtransaction", [tx_hex]))
-
     index = ChainIndex.open(folder, chain)
-    server = EsploraServer(chain, index, send=send, limits=limits, on_fault=faults.append)
+    server = EsploraServer(
+        chain, index, send=sender(registry), limits=limits, on_fault=faults.append
+    )
     async with asyncio.TaskGroup() as group, aiohttp.ClientSession() as session:
         await server.start(group)
         try:
