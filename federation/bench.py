@@ -31,13 +31,15 @@ from sidechain.errors import Invalid, InvariantError, Unavailable
 from sidechain.params import ChainParams
 from sidechain.primitives.address import encode_address
 from sidechain.primitives.transaction import OutPoint, Transaction
-from sidechain.wallet.builder import Payment, build_payment, sign
+from sidechain.wallet.builder import Payment, Terms, build_payment, sign
 from sidechain.wallet.keys import Branch, PrivateAccount
 from sidechain.wallet.selection import OwnedCoin
 
 COIN_SATS: Final = 20_000
 """What each measured payment spends."""
 RATE_SATS_PER_KVB: Final = 1_000
+_NOTHING_TO_BLIND: Final = b"\x01" * 32
+"""Entropy of payments that are explicit throughout."""
 SPLIT_MAX: Final = 500
 """Coins that one transaction makes."""
 FUNDING_WALLET: Final = "bench"
@@ -131,14 +133,17 @@ class Payer:
             Payment(script=self.script, asset=self._params.pegged_asset, value_sats=amount)
             for amount in amounts_sats
         ]
-        draft = build_payment(
-            payments,
-            [coin],
-            self._params,
+        terms = Terms(
+            params=self._params,
             change_script=self.script,
+            change_blinding_key=None,
             rate_sats_per_kvb=RATE_SATS_PER_KVB,
+            entropy=_NOTHING_TO_BLIND,
         )
-        return sign(draft, lambda coin: self._account.secret(coin.branch, coin.index))
+        draft = build_payment(payments, [coin], terms)
+        return sign(
+            draft, lambda coin: self._account.secret(coin.branch, coin.index), self._params
+        )
 
 
 class Bench:

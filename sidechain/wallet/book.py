@@ -8,17 +8,18 @@ The store belongs to one chain, named by its genesis hash, and to one process, b
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
 import plyvel
 
-from sidechain.errors import Invalid, InvalidBlock, Unavailable
+from sidechain.errors import Invalid, InvalidBlock, InvariantError, Unavailable
 from sidechain.params import ChainParams
 from sidechain.primitives.block import Block
 from sidechain.primitives.transaction import OutPoint, Transaction
-from sidechain.wallet.keys import Branch, PublicAccount
+from sidechain.wallet.issuing import IssuanceRecord, issuances_of
+from sidechain.wallet.keys import Branch, PrivateAccount, PublicAccount
 from sidechain.wallet.records import (
     KEY_CURSOR,
     KEY_GENESIS,
@@ -26,6 +27,7 @@ from sidechain.wallet.records import (
     PREFIX_FOREIGN,
     PREFIX_PENDING,
     PREFIX_WALLET,
+    READABLE_SCHEMAS,
     SCHEMA_VERSION,
     Change,
     Cursor,
@@ -35,15 +37,20 @@ from sidechain.wallet.records import (
     coins_prefix,
     decode_coin,
     history_prefix,
+    issuances_prefix,
     issued_key,
     pending_key,
+    unknown_prefix,
     wallet_key,
 )
+from sidechain.wallet.sealing import is_sealed, store_plain, unseal
 from sidechain.wallet.selection import OwnedCoin, WalletRefusal
 from sidechain.wallet.wallet import Balances, Unconfirmed, Wallet
 
 MAX_NAME_CHARS = 64
 MAX_WALLETS = 1_000
+CLAIMS_WALLET = "/claims"
+"""Name of the wallet that claims deposits for others; no user's name has a slash."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,8 +106,8 @@ class WalletBook:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of all wallets, oldest first."""
-        return tuple(self._wallets)
+        """Names of the user's wallets, oldest first."""
+        return tuple(name for name in self._wallets if name != CLAIMS_WALLET)
 
     def wallet(self, name: str) -> Wallet:
         """The wallet of that name.
@@ -128,21 +135,61 @@ class WalletBook:
         if len(self._wallets) >= MAX_WALLETS:
             raise WalletRefusal("wallet-count", f"at most {MAX_WALLETS} wallets in one store")
 
-    def add(self, name: str, stored_seed: bytes, account: PublicAccount) -> Wallet:
+    def add(
+        self,
+        name: str,
+        stored_seed: bytes,
+        account: PublicAccount,
+        *,
+        rescan_height: int | None = None,
+    ) -> Wallet:
         """Create a wallet; durable when this returns.
 
         Args:
-            stored_seed: the seed in the form of `sealing`.
+            stored_seed: the seed in the form of `sealing`; empty for one that only watches.
+            rescan_height: for keys that have a history, the first block to look through.
         Raises:
             WalletRefusal: as `check_name`.
         """
         self.check_name(name)
-        record = WalletRecord(name=name, stored_seed=stored_seed, extended_key=account.extended_key)
+        return self._add(name, stored_seed, account, rescan_height)
+
+    def _add(
+        self, name: str, stored_seed: bytes, account: PublicAccount, rescan_height: int | None
+    ) -> Wallet:
+        plain = WalletRecord(
+            name=name,
+            stored_seed=stored_seed,
+            extended_key=account.extended_key,
+            # without a cursor everything is still to be followed, for all wallets
+            rescan_height=None if self.cursor is None else rescan_height,
+        )
+        record = plain.with_account(account)
         number = 1 + max((wallet.number for wallet in self._wallets.values()), default=0)
         wallet = Wallet(number, record, self._params, issued={}, coins=())
         self.write([(wallet_key(number), record.encode())], sync=True)
         self._wallets[name] = wallet
         return wallet
+
+    def claims_wallet(self, seed: bytes) -> Wallet:
+        """The wallet whose keys claim deposits that are for others; made on first use.
+
+        It is not among `names`, and users cannot make one of its name.
+
+        Args:
+            seed: FRESH random bytes for the first use, ignored later.
+        """
+        known = self._wallets.get(CLAIMS_WALLET)
+        if known is not None:
+            return known
+        account = PrivateAccount.from_seed(seed).public
+        return self._add(CLAIMS_WALLET, store_plain(seed), account, None)
+
+    def learn_account(self, name: str, account: PublicAccount) -> None:
+        """Keep what an unlocked account knows: an old sealed wallet has no blinding key yet."""
+        change = self.wallet(name).learn(account)
+        if change is not None:
+            self.write([change], sync=True)
 
     def take_script(self, name: str, branch: Branch) -> tuple[int, bytes]:
         """Hand out the next script of a branch: its index and the script; durable."""
@@ -173,6 +220,8 @@ class WalletBook:
         changes: list[Change] = list(extra)
         for position, tx in enumerate(block.transactions):
             for wallet in self._wallets.values():
+                if wallet.is_rescanning:
+                    continue
                 changes += wallet.fold(
                     tx, height=height, position=position, unix_time_s=block.header.time
                 )
@@ -205,6 +254,27 @@ class WalletBook:
                 dead.append(txid)
                 gone.update(OutPoint(txid, index) for index in range(len(tx.outputs)))
         return tuple(final), tuple(dead)
+
+    def rescanning(self) -> list[Wallet]:
+        """Wallets for which earlier blocks are still to be looked through."""
+        return [wallet for wallet in self._wallets.values() if wallet.is_rescanning]
+
+    def rescan_block(self, wallet: Wallet, block: Block, height: int) -> None:
+        """Look through an earlier final block for one wallet, as one batch.
+
+        Raises:
+            InvariantError: it is not the next block of this wallet.
+        """
+        if self.cursor is None or wallet.record.rescan_height != height:
+            raise InvariantError("blocks are looked through in their order")
+        changes: list[Change] = []
+        for position, tx in enumerate(block.transactions):
+            changes += wallet.fold(
+                tx, height=height, position=position, unix_time_s=block.header.time
+            )
+        following = height + 1 if height < self.cursor.height else None
+        changes.append(wallet.keep(replace(wallet.record, rescan_height=following)))
+        self.write(changes)
 
     # ---- own transactions ----
 
@@ -269,9 +339,31 @@ class WalletBook:
         """Coins of a wallet that a new transaction may spend."""
         return self.wallet(name).spendable(self._unconfirmed())
 
-    def balances(self, name: str) -> Balances:
-        """Balances of a wallet in the pegged asset."""
-        return self.wallet(name).balances(self._unconfirmed(), self._params.pegged_asset)
+    def balances(self, name: str, asset: bytes | None = None) -> Balances:
+        """Balances of a wallet in one asset, the pegged one if none is named."""
+        wanted = self._params.pegged_asset if asset is None else asset
+        return self.wallet(name).balances(self._unconfirmed(), wanted)
+
+    def assets(self, name: str) -> list[bytes]:
+        """Ids of all assets a wallet holds or will hold."""
+        return self.wallet(name).assets(self._unconfirmed())
+
+    def issuances(self, name: str) -> list[IssuanceRecord]:
+        """What a wallet issued: in final blocks, then in own transactions that wait for one."""
+        wallet = self.wallet(name)
+        with self._database.iterator(prefix=issuances_prefix(wallet.number)) as pairs:
+            found = [IssuanceRecord.decode(value) for _, value in pairs]
+        for tx in self.pending():
+            owned = {coin.outpoint for coin in self._spent_by(wallet, tx)}
+            found += issuances_of(tx, wallet.account, owned.__contains__)
+        return found
+
+    def _spent_by(self, wallet: Wallet, tx: Transaction) -> list[OwnedCoin]:
+        """Coins of a wallet that an own pending transaction spends."""
+        coins = dict(wallet.coins)
+        for earlier in self.pending():
+            coins |= {coin.outpoint: coin for coin in wallet.owned_outputs(earlier, None)}
+        return [coins[txin.prevout] for txin in tx.inputs if txin.prevout in coins]
 
     def history(self, name: str, count: int) -> list[HistoryEntry]:
         """The newest `count` entries of a wallet, oldest of them first, unconfirmed ones last."""
@@ -325,9 +417,11 @@ class WalletBook:
         if genesis is None:
             identity = [(KEY_GENESIS, self._params.genesis_hash), (KEY_SCHEMA, version)]
             self.write(identity, sync=True)
-        elif genesis != self._params.genesis_hash:
+            return
+        if genesis != self._params.genesis_hash:
             raise Invalid("another-chain", "the wallet store belongs to another chain")
-        elif self._database.get(KEY_SCHEMA) != version:
+        known = int.from_bytes(self._database.get(KEY_SCHEMA) or b"", "little")
+        if known not in READABLE_SCHEMAS:
             raise Invalid("schema", "the wallet store was written by another version")
 
     def _load(self) -> None:
@@ -338,11 +432,27 @@ class WalletBook:
                 number = int.from_bytes(key[1:], "big")
                 record = WalletRecord.decode(value)
                 self._wallets[record.name] = self._load_wallet(number, record)
+        self._upgrade()
         with self._database.iterator(prefix=PREFIX_PENDING) as pairs:
             for key, value in pairs:
                 pending = PendingTx.decode(value)
                 self._pending[key[1:]] = pending
                 self._pending_txs[key[1:]] = Transaction.decode(pending.raw)
+
+    def _upgrade(self) -> None:
+        """Bring what schema 1 wrote up to date; sealed seeds wait until they are unlocked."""
+        changes: list[Change] = []
+        for wallet in self._wallets.values():
+            stored = wallet.record.stored_seed
+            if not stored or is_sealed(stored) or wallet.record.origin:
+                continue
+            account = PrivateAccount.from_seed(unseal(stored, "", wallet.account)).public
+            change = wallet.learn(account)
+            if change is not None:
+                changes.append(change)
+        version = SCHEMA_VERSION.to_bytes(4, "little")
+        if changes or self._database.get(KEY_SCHEMA) != version:
+            self.write([*changes, (KEY_SCHEMA, version)], sync=True)
 
     def _load_wallet(self, number: int, record: WalletRecord) -> Wallet:
         issued = {}
@@ -356,4 +466,8 @@ class WalletBook:
                 place = key[len(prefix) :]
                 outpoint = OutPoint(place[:32], int.from_bytes(place[32:], "little"))
                 coins.append(decode_coin(value, outpoint))
-        return Wallet(number, record, self._params, issued=issued, coins=coins)
+        prefix = unknown_prefix(number)
+        with self._database.iterator(prefix=prefix) as pairs:
+            places = [key[len(prefix) :] for key, _ in pairs]
+        unknown = [OutPoint(p[:32], int.from_bytes(p[32:], "little")) for p in places]
+        return Wallet(number, record, self._params, issued=issued, coins=coins, unknown=unknown)

@@ -1,8 +1,10 @@
-"""Transactions a wallet makes: payments, burns (peg-outs) and peg-in claims, and signing them.
+"""Transactions a wallet makes: payments and burns (peg-outs), and signing them.
 
-Everything is explicit (unblinded). A draft is unsigned; `sign` fills in its P2WPKH witnesses.
+Outputs to confidential addresses are blinded, and so is change; what leaves the sidechain, what is
+burned and the fee stay explicit. Where blinding needs one more output a hidden zero is added, as
+elementsd does. A draft is unsigned; `sign` fills in its P2WPKH witnesses.
 
-Source: elements/peg.md 3, 5.1 and 9; elements/transactions.md 2 and 7; peg 3.4.
+Source: elements/peg.md 5.1; elements/transactions.md 2, 7 and 8.3; peg 3.4.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,18 +12,15 @@ from dataclasses import dataclass, replace
 
 from sidechain.crypto.hashes import hash160
 from sidechain.crypto.keys import ecdsa_sign, public_key
-from sidechain.errors import InvalidEncoding
+from sidechain.errors import InvalidEncoding, InvalidTransaction, InvariantError
 from sidechain.params import ChainParams
-from sidechain.policy import (
-    INCREMENTAL_RELAY_FEE_SATS_PER_KVB,
-    dust_threshold_sats,
-    required_fee_sats,
-)
+from sidechain.policy import dust_threshold_sats
 from sidechain.primitives.confidential import NULL, explicit_asset, explicit_value
-from sidechain.primitives.encoding import le64
 from sidechain.primitives.transaction import (
     EMPTY_INPUT_WITNESS,
+    NULL_OUTPOINT,
     InputWitness,
+    Issuance,
     OutPoint,
     Transaction,
     TxIn,
@@ -29,6 +28,11 @@ from sidechain.primitives.transaction import (
 )
 from sidechain.script.script import push
 from sidechain.script.sighash import SIGHASH_ALL, SighashCache, segwit_v0_sighash
+from sidechain.validation.amounts import check_amounts, fees_by_asset
+from sidechain.validation.coins import Coin
+from sidechain.validation.proofs import verify_proofs
+from sidechain.validation.tx_check import check_transaction
+from sidechain.wallet.blinding import MAX_TARGETS, RANGE_PROOF_BYTES, blind, throwaway_key
 from sidechain.wallet.keys import SecretKey
 from sidechain.wallet.selection import (
     Choice,
@@ -41,25 +45,69 @@ from sidechain.wallet.selection import (
 
 TX_VERSION = 2
 REPLACEABLE_SEQUENCE = 0xFFFFFFFD
-MAX_CLAIM_SCRIPT_BYTES = 100
-CLAIM_SPARE_VBYTES = 200
-"""Room in a claim's fee for a longer merkle proof, should the deposit move to another block."""
-
-_P2WPKH_BYTES = 22
-_PLACEHOLDER = InputWitness(script=(bytes(72), bytes(33)))
+_MAX_ISSUED = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Payment:
-    """One output to make: an amount of an asset to a script, never confidential."""
+    """One output to make: an amount of an asset to a script.
+
+    `blinding_key` is the receiver's; without it the output is explicit.
+    """
 
     script: bytes
     asset: bytes
     value_sats: int
+    blinding_key: bytes | None = None
 
     def output(self) -> TxOut:
-        """The output that pays it."""
-        return _output(self.asset, self.value_sats, self.script)
+        """The output that pays it, before it is blinded."""
+        return explicit_output(self.asset, self.value_sats, self.script)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """How a transaction is made, whatever it is for.
+
+    `change_script` is an own P2WPKH script for all change, and `change_blinding_key` its key; None
+    leaves change explicit. `entropy`: FRESH random bytes, 32 of them.
+    """
+
+    params: ChainParams
+    change_script: bytes
+    change_blinding_key: bytes | None
+    rate_sats_per_kvb: int
+    entropy: bytes
+
+    def change(self, asset: bytes, value_sats: int) -> Payment:
+        """Change of an asset."""
+        return Payment(
+            script=self.change_script,
+            asset=asset,
+            value_sats=value_sats,
+            blinding_key=self.change_blinding_key,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Issue:
+    """What the first input issues: `issuance` with explicit amounts, and who gets it.
+
+    `outputs` come first in the transaction. Their assets are what `issued_assets` makes of them
+    once the first input is known. `secret` hides the amounts; None leaves them explicit.
+    """
+
+    issuance: Issuance
+    outputs: Callable[[OutPoint], tuple[Payment, ...]]
+    secret: Callable[[OutPoint], SecretKey] | None
+
+    def weight_wu(self) -> int:
+        """What the issuance adds to the weight of its input."""
+        weight = 4 * len(self.issuance.serialize())
+        if self.secret is not None:
+            amounts = (self.issuance.amount, self.issuance.inflation_keys)
+            weight += (4 * 24 + 2 + RANGE_PROOF_BYTES) * sum(field != NULL for field in amounts)
+        return weight
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,36 +123,20 @@ class PegoutLimits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ClaimableDeposit:
-    """A deposit with what a claim of it must show.
-
-    `parent_tx` is the depositing transaction without witness, `proof` the serialized merkle block
-    of its block, `claim_script` the script the deposit address commits to.
-    """
-
-    outpoint: OutPoint
-    value_sats: int
-    claim_script: bytes
-    parent_tx: bytes
-    proof: bytes
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Draft:
-    """An unsigned transaction and the coins it spends, in the order of its inputs."""
+    """An unsigned transaction and the coins it spends, in the order of its inputs.
+
+    `receivers` has for every output the blinding key it is blinded for, or None.
+    """
 
     tx: Transaction
     spent: tuple[OwnedCoin, ...]
     fee_sats: int
+    receivers: tuple[bytes | None, ...]
 
 
 def build_payment(
-    payments: Sequence[Payment],
-    coins: Sequence[OwnedCoin],
-    params: ChainParams,
-    *,
-    change_script: bytes,
-    rate_sats_per_kvb: int,
+    payments: Sequence[Payment], coins: Sequence[OwnedCoin], terms: Terms
 ) -> Draft:
     """Pay some outputs, with change per asset and one fee output, last.
 
@@ -112,13 +144,35 @@ def build_payment(
 
     Args:
         coins: what may be spent; none twice.
-        change_script: own P2WPKH script for all change.
     Raises:
         WalletRefusal: "insufficient-funds", "dust", "amount" or "tx-size".
     """
     for payment in payments:
-        _check_payable(payment, params)
-    request = _Request(tuple(payments), params, change_script, rate_sats_per_kvb)
+        _check_payable(payment, terms.params)
+    return build(_Request(payments=tuple(payments), terms=terms), coins)
+
+
+def build_issue(
+    issue: Issue, forced: Sequence[OwnedCoin], coins: Sequence[OwnedCoin], terms: Terms
+) -> Draft:
+    """Issue something on the first input, paying the fee from `coins`.
+
+    Args:
+        forced: coins that must be the first inputs; all they hold must be in the outputs.
+        coins: what else may be spent; none of the forced ones.
+    Raises:
+        WalletRefusal: as `build_payment`.
+    """
+    request = _Request(payments=(), terms=terms, forced=tuple(forced), issue=issue)
+    return build(request, coins)
+
+
+def build(request: "_Request", coins: Sequence[OwnedCoin]) -> Draft:
+    """Make what was asked for, of final coins alone when they suffice.
+
+    Raises:
+        WalletRefusal: as `build_payment`.
+    """
     final = [coin for coin in coins if coin.height is not None]
     try:
         return _draft(request, final)
@@ -132,28 +186,23 @@ def build_burn(
     destination: bytes,
     value_sats: int,
     coins: Sequence[OwnedCoin],
-    params: ChainParams,
+    terms: Terms,
     *,
     limits: PegoutLimits,
-    change_script: bytes,
-    rate_sats_per_kvb: int,
 ) -> Draft:
     """Burn coins for a peg-out of `value_sats` to a Bitcoin script; the burn is output 0.
+
+    The burn is explicit whatever the coins are: a hidden one is no peg-out.
 
     Raises:
         WalletRefusal: as `check_burn` and `build_payment`.
     Source: elements/peg.md 5.1, peg 3.4.
     """
     check_burn(destination, value_sats, limits)
+    params = terms.params
     script = burn_script(params.parent_genesis_hash, destination)
     payment = Payment(script=script, asset=params.pegged_asset, value_sats=value_sats)
-    return build_payment(
-        [payment],
-        coins,
-        params,
-        change_script=change_script,
-        rate_sats_per_kvb=rate_sats_per_kvb,
-    )
+    return build_payment([payment], coins, terms)
 
 
 def burn_script(parent_genesis: bytes, destination: bytes) -> bytes:
@@ -193,95 +242,50 @@ def is_payable_destination(script: bytes) -> bool:
     )
 
 
-def build_claim(
-    deposit: ClaimableDeposit,
-    params: ChainParams,
-    *,
-    to_script: bytes,
-    rate_sats_per_kvb: int,
-    least_fee_sats: int = 0,
+def sign(
+    draft: Draft, secret_of: Callable[[OwnedCoin], SecretKey], params: ChainParams
 ) -> Transaction:
-    """The unsigned claim of one deposit, all of it but the fee to `to_script`.
-
-    Args:
-        least_fee_sats: pay at least this, to replace an earlier claim of the same deposit.
-    Raises:
-        WalletRefusal: "dust" when nothing worth having would be left, "claim-script" when the
-            script is not P2WPKH.
-    Source: elements/peg.md 3 and 9.
-    """
-    script = deposit.claim_script
-    if len(script) != _P2WPKH_BYTES or script[:2] != b"\x00\x14":
-        raise WalletRefusal("claim-script", "this wallet claims to its own P2WPKH scripts only")
-    pegin = (
-        le64(deposit.value_sats),
-        params.pegged_asset,
-        params.parent_genesis_hash,
-        script,
-        deposit.parent_tx,
-        deposit.proof,
-    )
-    asset = params.pegged_asset
-    sized = _claim(deposit, asset, to_script, 0, replace(_PLACEHOLDER, pegin=pegin))
-    fee = required_fee_sats(sized.vsize + CLAIM_SPARE_VBYTES, rate_sats_per_kvb)
-    fee = max(fee, least_fee_sats)
-    least = dust_threshold_sats(_output(asset, 0, to_script), params)
-    if deposit.value_sats - fee < max(1, least):
-        raise WalletRefusal("dust", f"{deposit.value_sats} sat does not pay for its own claim")
-    return _claim(deposit, asset, to_script, fee, InputWitness(pegin=pegin))
-
-
-def replacement_fee_sats(claim: Transaction) -> int:
-    """The fee with which a new claim of the same deposit takes the place of this one."""
-    fee = sum(output.value_sats or 0 for output in claim.outputs if output.is_fee)
-    vsize = claim.vsize + CLAIM_SPARE_VBYTES
-    return fee + required_fee_sats(vsize, INCREMENTAL_RELAY_FEE_SATS_PER_KVB)
-
-
-def with_claim_proof(claim: Transaction, proof: bytes) -> Transaction:
-    """The same claim, signed as it was, with the proof of another block.
-
-    The proof is witness data that no signature covers: txid and signature stay.
-    """
-    witness = claim.input_witnesses[0]
-    changed = replace(witness, pegin=(*witness.pegin[:5], proof))
-    return _with_witnesses(claim, (changed, *claim.input_witnesses[1:]))
-
-
-def sign(draft: Draft, secret_of: Callable[[OwnedCoin], SecretKey]) -> Transaction:
-    """Sign every input with the key of its coin, SIGHASH_ALL.
+    """Sign every input with the key of its coin, SIGHASH_ALL, and check all of it.
 
     Raises:
         InvalidEncoding: a key is not the one its coin pays to.
+        InvariantError: consensus would not take what was made.
     """
     witnesses = []
     cache = SighashCache(draft.tx)
     for position, coin in enumerate(draft.spent):
-        stack = _p2wpkh_witness(cache, position, coin.script, coin.value_sats, secret_of(coin))
-        witnesses.append(InputWitness(script=stack))
-    return _with_witnesses(draft.tx, tuple(witnesses))
+        stack = p2wpkh_witness(cache, position, coin.output, secret_of(coin))
+        witnesses.append(replace(draft.tx.input_witnesses[position], script=stack))
+    tx = with_witnesses(draft.tx, tuple(witnesses))
+    check_made(tx, [coin.output for coin in draft.spent], params)
+    return tx
 
 
-def sign_claim(claim: Transaction, secret: SecretKey) -> Transaction:
-    """Sign a claim with the key of its claim script.
+def check_made(tx: Transaction, spent: Sequence[TxOut], params: ChainParams) -> None:
+    """Verify an own transaction as the members will: form, balance, all proofs.
 
+    Args:
+        spent: the outputs its inputs spend, in their order.
     Raises:
-        InvalidEncoding: the key is not the claim script's.
+        InvariantError: it is not valid.
     """
-    witness = claim.input_witnesses[0]
-    value = int.from_bytes(witness.pegin[0], "little")
-    stack = _p2wpkh_witness(SighashCache(claim), 0, witness.pegin[3], value, secret)
-    return _with_witnesses(claim, (replace(witness, script=stack),))
+    coins = [Coin.of(output, height=0, coinbase=False) for output in spent]
+    try:
+        check_transaction(tx)
+        fees_by_asset(tx)
+        verify_proofs(check_amounts(tx, coins, params.pegged_asset))
+    except InvalidTransaction as error:
+        raise InvariantError(f"an own transaction is not valid: {error}") from error
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Request:
-    """What is to be paid and on which terms, without the coins."""
+    """What is to be made and on which terms, without the coins."""
 
     payments: tuple[Payment, ...]
-    params: ChainParams
-    change_script: bytes
-    rate_sats_per_kvb: int
+    terms: Terms
+    forced: tuple[OwnedCoin, ...] = ()
+    issue: Issue | None = None
 
     def need(self, asset: bytes) -> int:
         return sum(payment.value_sats for payment in self.payments if payment.asset == asset)
@@ -296,9 +300,10 @@ def _check_payable(payment: Payment, params: ChainParams) -> None:
 
 
 def _draft(request: _Request, coins: Sequence[OwnedCoin]) -> Draft:
-    fee_asset = request.params.pegged_asset
-    outputs = [payment.output() for payment in request.payments]
-    spent: list[OwnedCoin] = []
+    terms = request.terms
+    fee_asset = terms.params.pegged_asset
+    spent = list(request.forced)
+    made = list(request.payments)
     # A dict keeps first-seen order: the result must not depend on hashing.
     for asset in dict.fromkeys(payment.asset for payment in request.payments):
         if asset == fee_asset:
@@ -308,72 +313,143 @@ def _draft(request: _Request, coins: Sequence[OwnedCoin]) -> Draft:
         surplus = sum(coin.value_sats for coin in picked) - need
         spent.extend(picked)
         if surplus:
-            outputs.append(_output(asset, surplus, request.change_script))
-    choice = _choose_fee_asset(request, outputs, len(spent), coins)
+            made.append(terms.change(asset, surplus))
+    choice = _choose_fee_asset(request, made, spent, coins)
+    if _hides_change_only(request, made, spent, choice):
+        # Inputs and payments show the change anyhow, and one hidden output has no free blinder.
+        return _draft(replace(request, terms=replace(terms, change_blinding_key=None)), coins)
+    chosen = made
+    if _needs_filler(request, made, spent, choice):
+        chosen = [*made, _filler(terms)]
+        choice = _choose_fee_asset(request, chosen, spent, coins)
+        if not _needs_filler(request, made, spent, choice):
+            chosen = made  # the coins of the second choice do without; its fee is a little high
     spent.extend(choice.coins)
     if choice.change_sats:
-        outputs.append(_output(fee_asset, choice.change_sats, request.change_script))
-    outputs.append(_output(fee_asset, choice.fee_sats, b""))
+        # before the filler: payments, change, filler, fee
+        chosen.insert(len(request.payments), terms.change(fee_asset, choice.change_sats))
+    return _assemble(request, chosen, spent, choice.fee_sats)
+
+
+def _assemble(
+    request: _Request, payments: Sequence[Payment], spent: Sequence[OwnedCoin], fee_sats: int
+) -> Draft:
+    terms, issue = request.terms, request.issue
     inputs = [TxIn(coin.outpoint, sequence=REPLACEABLE_SEQUENCE) for coin in spent]
-    tx = Transaction.build(version=TX_VERSION, inputs=inputs, outputs=outputs)
-    return Draft(tx=tx, spent=tuple(spent), fee_sats=choice.fee_sats)
+    secrets: dict[int, SecretKey] = {}
+    if issue is not None:
+        inputs[0] = replace(inputs[0], issuance=issue.issuance)
+        payments = (*issue.outputs(inputs[0].prevout), *payments)
+        if issue.secret is not None:
+            secrets[0] = issue.secret(inputs[0].prevout)
+    receivers = (*(payment.blinding_key for payment in payments), None)
+    if len(spent) + _MAX_ISSUED > MAX_TARGETS and any(receivers):
+        raise WalletRefusal("tx-size", "too many small coins would be needed: pay less at a time")
+    outputs = [payment.output() for payment in payments]
+    outputs.append(explicit_output(terms.params.pegged_asset, fee_sats, b""))
+    plain = Transaction.build(version=TX_VERSION, inputs=inputs, outputs=outputs)
+    opened = [coin.opened for coin in spent]
+    tx = blind(plain, opened, receivers, entropy=terms.entropy, issuance_secrets=secrets)
+    return Draft(tx=tx, spent=tuple(spent), fee_sats=fee_sats, receivers=receivers)
+
+
+def _needs_filler(
+    request: _Request, payments: Sequence[Payment], spent: Sequence[OwnedCoin], choice: Choice
+) -> bool:
+    """Whether blinding needs one more output. Source: elements/transactions.md 8.3."""
+    hidden = _count_hidden(request, payments, choice)
+    return hidden == (0 if _has_blinders(request, spent, choice) else 1)
+
+
+def _hides_change_only(
+    request: _Request, payments: Sequence[Payment], spent: Sequence[OwnedCoin], choice: Choice
+) -> bool:
+    """Whether the only hidden thing in the transaction would be one change output."""
+    change = request.terms.change_blinding_key
+    if change is None or request.issue is not None or _has_blinders(request, spent, choice):
+        return False
+    wanted = any(payment.blinding_key is not None for payment in request.payments)
+    return not wanted and _count_hidden(request, payments, choice) == 1
+
+
+def _count_hidden(request: _Request, payments: Sequence[Payment], choice: Choice) -> int:
+    issued = request.issue.outputs(NULL_OUTPOINT) if request.issue is not None else ()
+    hidden = sum(payment.blinding_key is not None for payment in (*issued, *payments))
+    return hidden + (request.terms.change_blinding_key is not None and choice.change_sats > 0)
+
+
+def _has_blinders(request: _Request, spent: Sequence[OwnedCoin], choice: Choice) -> bool:
+    if request.issue is not None and request.issue.secret is not None:
+        return True
+    return any(coin.is_blinded for coin in (*spent, *choice.coins))
+
+
+def _filler(terms: Terms) -> Payment:
+    """A hidden zero that nobody can open."""
+    return Payment(
+        script=b"\x6a",
+        asset=terms.params.pegged_asset,
+        value_sats=0,
+        blinding_key=throwaway_key(terms.entropy),
+    )
 
 
 def _choose_fee_asset(
-    request: _Request, outputs: Sequence[TxOut], fixed_inputs: int, coins: Sequence[OwnedCoin]
+    request: _Request,
+    payments: Sequence[Payment],
+    fixed: Sequence[OwnedCoin],
+    coins: Sequence[OwnedCoin],
 ) -> Choice:
-    fee_asset = request.params.pegged_asset
-    fee_output = _output(fee_asset, 0, b"")
-    change = _output(fee_asset, 0, request.change_script)
+    terms, issue = request.terms, request.issue
+    fee_asset = terms.params.pegged_asset
+    change = explicit_output(fee_asset, 0, terms.change_script)
+    issued = issue.outputs(NULL_OUTPOINT) if issue is not None else ()
+    outputs = [payment.output() for payment in (*issued, *payments)]
+    outputs.append(explicit_output(fee_asset, 0, b""))
     shape = Shape(
-        fixed_inputs=fixed_inputs,
-        output_count=len(outputs) + 1,
-        output_bytes=sum(len(output.serialize()) for output in (*outputs, fee_output)),
+        fixed_inputs=len(fixed),
+        output_count=len(outputs),
+        output_bytes=sum(len(output.serialize()) for output in outputs),
         change_bytes=len(change.serialize()),
+        hidden=sum(payment.blinding_key is not None for payment in (*issued, *payments)),
+        hidden_change=terms.change_blinding_key is not None,
+        issuance_wu=0 if issue is None else issue.weight_wu(),
+        issued=0 if issue is None else _MAX_ISSUED,
+        discounted=terms.params.accept_discount_ct,
     )
     return choose(
         [coin for coin in coins if coin.asset == fee_asset],
         request.need(fee_asset),
         shape,
-        rate_sats_per_kvb=request.rate_sats_per_kvb,
-        dust_sats=dust_threshold_sats(change, request.params),
+        rate_sats_per_kvb=terms.rate_sats_per_kvb,
+        dust_sats=dust_threshold_sats(change, terms.params),
     )
 
 
-def _claim(
-    deposit: ClaimableDeposit,
-    pegged_asset: bytes,
-    to_script: bytes,
-    fee_sats: int,
-    witness: InputWitness,
-) -> Transaction:
-    return Transaction.build(
-        version=TX_VERSION,
-        inputs=[TxIn(deposit.outpoint, is_pegin=True)],
-        outputs=[
-            _output(pegged_asset, deposit.value_sats - fee_sats, to_script),
-            _output(pegged_asset, fee_sats, b""),
-        ],
-        input_witnesses=[witness],
-    )
-
-
-def _output(asset: bytes, value_sats: int, script: bytes) -> TxOut:
+def explicit_output(asset: bytes, value_sats: int, script: bytes) -> TxOut:
+    """An output that hides nothing."""
     return TxOut(explicit_asset(asset), explicit_value(value_sats), NULL, script)
 
 
-def _p2wpkh_witness(
-    cache: SighashCache, position: int, script: bytes, value_sats: int, secret: SecretKey
+def p2wpkh_witness(
+    cache: SighashCache, position: int, spent: TxOut, secret: SecretKey
 ) -> tuple[bytes, bytes]:
+    """Signature and key that spend a P2WPKH output, SIGHASH_ALL.
+
+    Args:
+        cache: of the transaction; `position` is the input.
+    Raises:
+        InvalidEncoding: the key is not the one the output pays to.
+    """
     key = public_key(secret.value)
-    if script != b"\x00\x14" + hash160(key):
+    if spent.script != b"\x00\x14" + hash160(key):
         raise InvalidEncoding("the key does not belong to the script it should spend")
-    script_code = b"\x76\xa9\x14" + script[2:] + b"\x88\xac"
+    script_code = b"\x76\xa9\x14" + spent.script[2:] + b"\x88\xac"
     digest = segwit_v0_sighash(
         cache.tx,
         position,
         script_code,
-        explicit_value(value_sats),
+        spent.value,
         SIGHASH_ALL,
         rangeproof=False,
         cache=cache,
@@ -381,7 +457,12 @@ def _p2wpkh_witness(
     return ecdsa_sign(secret.value, digest) + bytes([SIGHASH_ALL]), key
 
 
-def _with_witnesses(tx: Transaction, witnesses: tuple[InputWitness, ...]) -> Transaction:
+def with_witnesses(tx: Transaction, witnesses: Sequence[InputWitness]) -> Transaction:
+    """The same transaction with other input witnesses.
+
+    Raises:
+        InvalidEncoding: all of them are empty.
+    """
     if all(witness == EMPTY_INPUT_WITNESS for witness in witnesses):
         raise InvalidEncoding("nothing was signed")
     return Transaction.build(

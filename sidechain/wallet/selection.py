@@ -11,8 +11,16 @@ from functools import cache
 
 from sidechain.errors import Invalid
 from sidechain.policy import MAX_STANDARD_TX_WEIGHT_WU, required_fee_sats
+from sidechain.primitives.confidential import NULL
 from sidechain.primitives.encoding import compact_size
-from sidechain.primitives.transaction import OutPoint
+from sidechain.primitives.transaction import OutPoint, TxOut
+from sidechain.wallet.blinding import (
+    RANGE_PROOF_BYTES,
+    ZERO,
+    Opened,
+    fields,
+    surjection_proof_bytes,
+)
 from sidechain.wallet.keys import Branch
 
 INPUT_BASE_BYTES = 41
@@ -20,6 +28,9 @@ INPUT_WITNESS_BYTES = 2 + 1 + 1 + 72 + 1 + 33 + 1
 """Two empty proofs, the item count, the longest low-S signature, the key, no peg-in items."""
 
 OUTPUT_WITNESS_BYTES = 2
+HIDDEN_OUTPUT_WU = 4 * (24 + 32) + (3 + RANGE_PROOF_BYTES) + 1 - OUTPUT_WITNESS_BYTES
+"""What a blinded output weighs more than an explicit one, but for its surjection proof."""
+
 _SEARCH_STEPS = 4_000
 _SEARCH_COINS = 100
 
@@ -30,9 +41,10 @@ class WalletRefusal(Invalid):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OwnedCoin:
-    """One explicit output that this wallet can spend, and the key that spends it.
+    """One output that this wallet can spend, what it holds, and the key that spends it.
 
-    `height` is None while the transaction that made it is in no final block.
+    `height` is None while the transaction that made it is in no final block. `nonce` is the raw
+    field; `abf` and `vbf` blind asset and value, zero where these are explicit.
     """
 
     outpoint: OutPoint
@@ -42,31 +54,67 @@ class OwnedCoin:
     branch: Branch
     index: int
     height: int | None
+    nonce: bytes = NULL
+    abf: bytes = ZERO
+    vbf: bytes = ZERO
+
+    @property
+    def is_blinded(self) -> bool:
+        """Whether the chain hides something of it."""
+        return self.abf != ZERO or self.vbf != ZERO
+
+    @property
+    def opened(self) -> Opened:
+        """What it holds, as input of a balance."""
+        return Opened(asset=self.asset, value_sats=self.value_sats, abf=self.abf, vbf=self.vbf)
+
+    @property
+    def output(self) -> TxOut:
+        """The output as it stands on the chain."""
+        asset, value = fields(self.opened)
+        return TxOut(asset, value, self.nonce, self.script)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
     """Sizes of everything in a transaction but the inputs to choose and the change.
 
-    `output_bytes` sums the serialized outputs (fee output included) without their witnesses.
+    `output_bytes` and `change_bytes` are of the serialized outputs (fee output included) as they
+    are while explicit, without witnesses; `hidden` of the outputs will be blinded. An issuance
+    adds `issuance_wu` to the weight and `issued` targets to every surjection proof. `discounted`:
+    the fee is asked for the discounted size, in which a blinded output counts as an explicit one.
     """
 
     fixed_inputs: int
     output_count: int
     output_bytes: int
     change_bytes: int
+    hidden: int = 0
+    hidden_change: bool = False
+    issuance_wu: int = 0
+    issued: int = 0
+    discounted: bool = True
 
     def vsize(self, inputs: int, with_change: bool) -> int:
-        """Worst-case virtual bytes with `inputs` chosen P2WPKH inputs."""
+        """Worst-case virtual bytes, as a fee counts them, with `inputs` chosen P2WPKH inputs."""
+        if self.discounted:
+            return (self._explicit_weight_wu(inputs, with_change) + 3) // 4
         return (self.weight_wu(inputs, with_change) + 3) // 4
 
     def weight_wu(self, inputs: int, with_change: bool) -> int:
         """Worst-case weight with `inputs` chosen P2WPKH inputs."""
+        hidden = self.hidden + (self.hidden_change and with_change)
+        targets = self.fixed_inputs + inputs + self.issued
+        each = HIDDEN_OUTPUT_WU + surjection_proof_bytes(targets)
+        return self._explicit_weight_wu(inputs, with_change) + hidden * each
+
+    def _explicit_weight_wu(self, inputs: int, with_change: bool) -> int:
         n_in = self.fixed_inputs + inputs
         n_out = self.output_count + with_change
         base = 4 + 1 + len(compact_size(n_in)) + INPUT_BASE_BYTES * n_in + 4
         base += len(compact_size(n_out)) + self.output_bytes + self.change_bytes * with_change
-        return 4 * base + INPUT_WITNESS_BYTES * n_in + OUTPUT_WITNESS_BYTES * n_out
+        witness = INPUT_WITNESS_BYTES * n_in + OUTPUT_WITNESS_BYTES * n_out
+        return 4 * base + witness + self.issuance_wu
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,13 +6,13 @@ from federation.config import FederationFile
 from sidechain.crypto.hashes import hash160, sha256
 from sidechain.crypto.keys import public_key
 from sidechain.params import BITCOIN_REGTEST
-from sidechain.primitives.address import encode_address
+from sidechain.primitives.address import Address, encode_address
 from sidechain.primitives.encoding import le64
 from sidechain.primitives.parent import parse_parent_tx
 from sidechain.primitives.transaction import OutPoint, Transaction
 from sidechain.script.script import p2wsh
 from sidechain.validation.pegins import deposit_script
-from sidechain.wallet.builder import ClaimableDeposit, build_claim, sign_claim
+from sidechain.wallet.claim import ClaimableDeposit, build_claim, sign_claim
 from sidechain.wallet.keys import SecretKey
 from tests.e2e.local import FAUCET, Local
 from tests.e2e.rpc import Refused
@@ -82,10 +82,11 @@ class Claimant:
         built = build_claim(
             deposit,
             self._params,
-            to_script=to_script or self._script,
+            to=Address(to_script or self._script),
             rate_sats_per_kvb=RATE_SATS_PER_KVB * fee_factor,
+            entropy=self._secret,
         )
-        signed = sign_claim(built, SecretKey(self._secret))
+        signed = sign_claim(built, SecretKey(self._secret), self._params)
         return _changed(signed, changes).serialize().hex()
 
 

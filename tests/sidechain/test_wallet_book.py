@@ -7,71 +7,15 @@ import pytest
 
 from sidechain.errors import Invalid, InvalidBlock, Unavailable
 from sidechain.primitives.transaction import OutPoint, Transaction, TxIn
-from sidechain.wallet.book import BlockReport, WalletBook
-from sidechain.wallet.builder import Payment, build_payment, sign
+from sidechain.wallet.book import WalletBook
+from sidechain.wallet.builder import Payment, Terms, build_payment, sign
 from sidechain.wallet.keys import Branch, PrivateAccount, PublicAccount
 from sidechain.wallet.records import PREFIX_FOREIGN, Cursor
 from sidechain.wallet.sealing import ENTROPY_BYTES, seal, store_plain
 from sidechain.wallet.selection import WalletRefusal
 from sidechain.wallet.wallet import LOOKAHEAD
-from tests.factories import ALICE, FEE_SATS, SignedChain, federation_params, output
-
-SEED = bytes(range(60, 92))
-OTHER_SEED = bytes(range(160, 192))
-NOW_S = 1_700_000_000
-
-
-class Followed:
-    """A chain with a book that follows it."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.signed = SignedChain.open(path / "chain")
-        self.params = self.signed.params
-        self.book = self.open_book()
-        for name, seed in (("own", SEED), ("other", OTHER_SEED)):
-            self.book.add(name, store_plain(seed), PrivateAccount.from_seed(seed).public)
-
-    def open_book(self) -> WalletBook:
-        return WalletBook.open(self.path / "wallets", self.params)
-
-    def reopen(self) -> None:
-        self.book.close()
-        self.book = self.open_book()
-
-    def follow(self) -> list[BlockReport]:
-        reports = []
-        start = 0 if self.book.cursor is None else self.book.cursor.height + 1
-        for height in range(start, self.signed.chain.tip_height + 1):
-            reports.append(self.book.apply_block(self.signed.chain.block(height), height))
-        return reports
-
-    def receive(self, amount_sats: int, name: str = "own") -> bytes:
-        """Mint coins to another key, pay the wallet from them, follow; the txid."""
-        source = self.signed.mint(ALICE, amount_sats + FEE_SATS)
-        _, script = self.book.take_script(name, Branch.RECEIVE)
-        tx = self.signed.payment(ALICE, [source], [(script, amount_sats)])
-        self.signed.extend([tx])
-        self.follow()
-        return tx.txid
-
-    def pay(self, name: str, script: bytes, amount_sats: int) -> Transaction:
-        _, change_script = self.book.take_script(name, Branch.CHANGE)
-        draft = build_payment(
-            [Payment(script=script, asset=self.params.pegged_asset, value_sats=amount_sats)],
-            self.book.spendable(name),
-            self.params,
-            change_script=change_script,
-            rate_sats_per_kvb=100,
-        )
-        account = PrivateAccount.from_seed(SEED if name == "own" else OTHER_SEED)
-        tx = sign(draft, lambda coin: account.secret(coin.branch, coin.index))
-        self.book.record_pending(tx, NOW_S)
-        return tx
-
-    def close(self) -> None:
-        self.book.close()
-        self.signed.chain.close()
+from tests.factories import ALICE, FEE_SATS, federation_params, output
+from tests.sidechain.followed_book import NOW_S, SEED, Followed
 
 
 @pytest.fixture
@@ -166,11 +110,15 @@ def test_pending_when_its_coin_is_spent_otherwise_then_it_and_its_child_are_dead
     draft = build_payment(
         [Payment(script=ALICE.script, asset=world.params.pegged_asset, value_sats=40_000)],
         coins,
-        world.params,
-        change_script=account.public.script(Branch.CHANGE, 9),
-        rate_sats_per_kvb=100,
+        Terms(
+            params=world.params,
+            change_script=account.public.script(Branch.CHANGE, 9),
+            change_blinding_key=None,
+            rate_sats_per_kvb=100,
+            entropy=SEED,
+        ),
     )
-    rival = sign(draft, lambda coin: account.secret(coin.branch, coin.index))
+    rival = sign(draft, lambda coin: account.secret(coin.branch, coin.index), world.params)
     world.signed.extend([rival])
     (report,) = world.follow()
     assert report.dead == (first.txid, child.txid)

@@ -11,6 +11,7 @@ from sidechain.policy import (
     dust_threshold_sats,
     required_fee_sats,
 )
+from sidechain.primitives.address import Address
 from sidechain.primitives.confidential import NULL, explicit_asset, explicit_value
 from sidechain.primitives.transaction import OutPoint, Transaction, TxOut
 from sidechain.script.flags import CONSENSUS_FLAGS, STANDARD_FLAGS
@@ -18,19 +19,17 @@ from sidechain.script.interpreter import verify_input
 from sidechain.validation.pegins import parse_pegin
 from sidechain.validation.pegouts import parse_pegout
 from sidechain.wallet.builder import (
-    ClaimableDeposit,
     Draft,
     Payment,
     PegoutLimits,
+    Terms,
     build_burn,
-    build_claim,
     build_payment,
     check_burn,
     is_payable_destination,
     sign,
-    sign_claim,
-    with_claim_proof,
 )
+from sidechain.wallet.claim import ClaimableDeposit, build_claim, sign_claim, with_claim_proof
 from sidechain.wallet.keys import Branch, PrivateAccount, SecretKey
 from sidechain.wallet.selection import OwnedCoin, WalletRefusal
 from tests.factories import federation_params, make_deposit
@@ -38,6 +37,7 @@ from tests.factories import federation_params, make_deposit
 PARAMS = federation_params()
 PEGGED = PARAMS.pegged_asset
 OTHER = sha256(b"another asset")
+ENTROPY = sha256(b"entropy")
 ACCOUNT = PrivateAccount.from_seed(bytes(range(32)))
 CHANGE = ACCOUNT.public.script(Branch.CHANGE, 0)
 TARGET = b"\x00\x14" + b"\x77" * 20
@@ -65,9 +65,19 @@ def secret_of(spent: OwnedCoin) -> SecretKey:
     return ACCOUNT.secret(spent.branch, spent.index)
 
 
+def terms(rate: int = 100) -> Terms:
+    return Terms(
+        params=PARAMS,
+        change_script=CHANGE,
+        change_blinding_key=None,
+        rate_sats_per_kvb=rate,
+        entropy=ENTROPY,
+    )
+
+
 def pay(coins: list[OwnedCoin], value_sats: int, rate: int = 100) -> Draft:
     payment = Payment(script=TARGET, asset=PEGGED, value_sats=value_sats)
-    return build_payment([payment], coins, PARAMS, change_script=CHANGE, rate_sats_per_kvb=rate)
+    return build_payment([payment], coins, terms(rate))
 
 
 def amounts(tx: Transaction) -> dict[bytes, int]:
@@ -99,14 +109,14 @@ def test_payment_when_built_then_value_is_conserved_and_fee_suffices(
     if other_values:
         payments.append(Payment(script=TARGET, asset=OTHER, value_sats=other_amount))
     try:
-        draft = build_payment(payments, coins, PARAMS, change_script=CHANGE, rate_sats_per_kvb=rate)
+        draft = build_payment(payments, coins, terms(rate))
     except WalletRefusal as refusal:
         assert refusal.reason == "insufficient-funds"
         worth = sum(max(0, value - required_fee_sats(69, rate)) for value in values)
         short_of_other = bool(other_values) and sum(other_values) < other_amount
         assert short_of_other or worth < amount + required_fee_sats(450, rate)
         return
-    tx = sign(draft, secret_of)
+    tx = sign(draft, secret_of, PARAMS)
     spent: dict[bytes, int] = {}
     for item in draft.spent:
         spent[item.asset] = spent.get(item.asset, 0) + item.value_sats
@@ -125,7 +135,7 @@ def test_payment_when_built_then_value_is_conserved_and_fee_suffices(
 
 def test_payment_when_signed_then_the_interpreter_accepts_every_input() -> None:
     draft = pay([coin(i, 10_000) for i in range(5)], 35_000)
-    tx = sign(draft, secret_of)
+    tx = sign(draft, secret_of, PARAMS)
     for position, item in enumerate(draft.spent):
         verify_input(tx, position, spent_output(item), CONSENSUS_FLAGS | STANDARD_FLAGS)
     assert Transaction.decode(tx.serialize()) == tx
@@ -134,7 +144,7 @@ def test_payment_when_signed_then_the_interpreter_accepts_every_input() -> None:
 def test_payment_when_key_is_not_the_coins_then_refused() -> None:
     draft = pay([coin(1, 50_000)], 10_000)
     with pytest.raises(Exception, match="does not belong"):
-        sign(draft, lambda _: ACCOUNT.secret(Branch.CLAIM, 0))
+        sign(draft, lambda _: ACCOUNT.secret(Branch.CLAIM, 0), PARAMS)
 
 
 def test_payment_when_one_coin_fits_exactly_then_no_change() -> None:
@@ -170,8 +180,8 @@ def test_payment_when_amount_is_impossible_then_refused(value_sats: int, reason:
 
 def test_payment_when_repeated_then_same_transaction() -> None:
     coins = [coin(i, 1_000 * i) for i in range(1, 20)]
-    first = sign(pay(coins, 40_000), secret_of)
-    second = sign(pay(list(reversed(coins)), 40_000), secret_of)
+    first = sign(pay(coins, 40_000), secret_of, PARAMS)
+    second = sign(pay(list(reversed(coins)), 40_000), secret_of, PARAMS)
     assert first.serialize() == second.serialize()
 
 
@@ -180,15 +190,13 @@ def test_burn_when_built_then_it_is_a_pegout_of_the_pegged_asset() -> None:
         DESTINATION,
         400_000,
         [coin(1, 1_000_000)],
-        PARAMS,
+        terms(),
         limits=LIMITS,
-        change_script=CHANGE,
-        rate_sats_per_kvb=100,
     )
     burn = draft.tx.outputs[0]
     assert parse_pegout(burn.script) == (PARAMS.parent_genesis_hash, DESTINATION)
     assert (burn.asset_id, burn.value_sats, burn.nonce) == (PEGGED, 400_000, NULL)
-    check_standard(sign(draft, secret_of), PARAMS)
+    check_standard(sign(draft, secret_of, PARAMS), PARAMS)
 
 
 @pytest.mark.parametrize(
@@ -241,8 +249,10 @@ def claimable(value_sats: int = 1_000_000) -> ClaimableDeposit:
 
 
 def signed_claim(deposit: ClaimableDeposit, rate: int = 100) -> Transaction:
-    draft = build_claim(deposit, PARAMS, to_script=CHANGE, rate_sats_per_kvb=rate)
-    return sign_claim(draft, ACCOUNT.secret(Branch.CLAIM, 3))
+    draft = build_claim(
+        deposit, PARAMS, to=Address(CHANGE), rate_sats_per_kvb=rate, entropy=ENTROPY
+    )
+    return sign_claim(draft, ACCOUNT.secret(Branch.CLAIM, 3), PARAMS)
 
 
 def test_claim_when_built_then_witness_and_signature_hold() -> None:
@@ -282,5 +292,7 @@ def test_claim_when_deposit_moves_then_only_the_proof_changes() -> None:
 
 def test_claim_when_deposit_is_worth_less_than_its_fee_then_refused() -> None:
     with pytest.raises(WalletRefusal) as refusal:
-        build_claim(claimable(50), PARAMS, to_script=CHANGE, rate_sats_per_kvb=1_000)
+        build_claim(
+            claimable(50), PARAMS, to=Address(CHANGE), rate_sats_per_kvb=1_000, entropy=ENTROPY
+        )
     assert refusal.value.reason == "dust"

@@ -8,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidechain.errors import InvalidEncoding
+from sidechain.primitives.encoding import le32, le64, vec
 from sidechain.primitives.transaction import OutPoint
+from sidechain.wallet.issuing import IssuanceRecord
 from sidechain.wallet.keys import Branch
 from sidechain.wallet.records import (
     KINDS,
@@ -35,6 +37,9 @@ coins = st.builds(
     index=st.integers(0, 2**31),
     height=st.integers(0, 2**31),
 )
+hidden_coins = st.builds(
+    replace, coins, nonce=st.binary(min_size=33, max_size=33), abf=HASH.filter(any), vbf=HASH
+)
 entries = st.builds(
     HistoryEntry,
     txid=HASH,
@@ -43,10 +48,11 @@ entries = st.builds(
     kind=st.sampled_from(KINDS),
     fee_sats=SATS,
     deltas=st.lists(st.tuples(HASH, st.integers(-(2**63), 2**63 - 1)), max_size=5).map(tuple),
+    unknown=st.integers(0, 2**32 - 1),
 )
 
 
-@given(coin=coins)
+@given(coin=st.one_of(coins, hidden_coins))
 def test_coin_when_stored_then_read_back(coin: OwnedCoin) -> None:
     assert decode_coin(encode_coin(coin), OUTPOINT) == coin
 
@@ -65,6 +71,43 @@ def test_wallet_record_when_stored_then_read_back(name: str, seed: bytes, key: b
         return
     record = WalletRecord(name=name, stored_seed=seed, extended_key=key)
     assert WalletRecord.decode(record.encode()) == record
+    full = replace(record, blinding_key=bytes(32), origin=bytes(16), rescan_height=7)
+    assert WalletRecord.decode(full.encode()) == full
+
+
+def test_records_when_schema_1_wrote_them_then_read_with_nothing_hidden() -> None:
+    old = vec(b"alice") + vec(b"\0" + bytes(32)) + vec(bytes(78))
+    record = WalletRecord.decode(old)
+    assert (record.name, record.blinding_key, record.origin) == ("alice", b"", b"")
+    assert record.rescan_height is None
+    place = bytes([Branch.CHANGE]) + le32(3) + le32(9)
+    coin = decode_coin(bytes(32) + le64(5) + place + vec(b"\x51"), OUTPOINT)
+    assert (coin.value_sats, coin.abf, coin.vbf, coin.nonce) == (5, bytes(32), bytes(32), b"\0")
+    entry = bytes(32) + le64(1) + b"\x01" + le64(2) + b"\x00"
+    assert HistoryEntry.decode(entry, 3).unknown == 0
+
+
+@given(
+    ids=st.lists(HASH, min_size=5, max_size=5),
+    flags=st.tuples(st.booleans(), st.booleans()),
+    amounts=st.tuples(st.none() | SATS, st.none() | SATS),
+)
+def test_issuance_when_stored_then_read_back(
+    ids: list[bytes], flags: tuple[bool, bool], amounts: tuple[int | None, int | None]
+) -> None:
+    record = IssuanceRecord(
+        txid=ids[0],
+        vin=3,
+        asset=ids[1],
+        token=ids[2],
+        entropy=ids[3],
+        contract_hash=ids[4],
+        is_reissuance=flags[0],
+        is_hidden=flags[1],
+        asset_sats=amounts[0],
+        token_sats=amounts[1],
+    )
+    assert IssuanceRecord.decode(record.encode()) == record
 
 
 @given(raw=st.binary(max_size=300), sequence=SATS, unix_time_s=SATS)
@@ -84,6 +127,7 @@ def test_cursor_when_stored_then_read_back(height: int, block_hash: bytes) -> No
         Cursor.decode,
         WalletRecord.decode,
         PendingTx.decode,
+        IssuanceRecord.decode,
         lambda data: HistoryEntry.decode(data, 1),
         lambda data: decode_coin(data, OUTPOINT),
     ],
