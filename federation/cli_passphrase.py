@@ -58,6 +58,25 @@ def new_passphrase(file: Path | None, *, encrypt: bool) -> str:
     return _ask("Passphrase", confirm=True)
 
 
+def mnemonic_words(file: Path | None) -> str:
+    """The words of a mnemonic, from a file or the terminal, never from an argument.
+
+    Raises:
+        Failed: the file is empty or cannot be read, or there is none and nobody to ask.
+    """
+    if file is None:
+        if not sys.stdin.isatty():
+            raise Failed("no terminal to ask for the words: give --mnemonic-file")
+        return _ask("Mnemonic", confirm=False)
+    try:
+        words = file.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise Failed(f"cannot read {file}: {error}") from error
+    if not words.strip():
+        raise Failed(f"{file} holds no words")
+    return words
+
+
 def _ask(text: str, *, confirm: bool) -> str:
     """Ask on the terminal. The event loop stands still meanwhile, so signals must act directly."""
     at_once: dict[signal.Signals, Any] = {

@@ -1,5 +1,6 @@
 """Commands about the peg: deposits, payouts, their status, the audit, and who signed the blocks."""
 
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -52,11 +53,13 @@ def register(group: click.Group) -> None:
 
 def _register_in(group: click.Group) -> None:
     @command(
-        group, "in", json_help=JSON_WAIT_HELP, short_help="Deposit bitcoin, mint it for a wallet."
+        group, "in", json_help=JSON_WAIT_HELP, short_help="Deposit bitcoin, mint it for a receiver."
     )
     @click.argument("amount", type=Amount(), required=False)
     @click.option(
-        "--to", "wallet", help="Wallet that gets the coins. [default: the only one there is]"
+        "--to",
+        metavar="WALLET|ADDRESS",
+        help="Who gets the coins: a wallet, or any sidechain address. [default: the only wallet]",
     )
     @click.option("--address", "only_address", is_flag=True, help="Only show a deposit address.")
     @_wait_option
@@ -67,14 +70,17 @@ def _register_in(group: click.Group) -> None:
         session: Session,
         *,
         amount: int | None,
-        wallet: str | None,
+        to: str | None,
         only_address: bool,
         wait: bool,
         no_mine: bool,
         new: bool,
         passphrase_file: Path | None,
     ) -> None:
-        """Deposit AMOUNT regtest bitcoin from the faucet and mint it for a wallet.
+        """Deposit AMOUNT regtest bitcoin from the faucet and mint it for a wallet or an address.
+
+        Any sidechain address will do, whoever's wallet it is of; to a confidential one the coins
+        are minted blinded.
 
         With --address nothing is paid: the address shown takes deposits from any Bitcoin wallet.
         The wallet process claims each deposit when it is deep enough. Run again after an
@@ -84,14 +90,18 @@ def _register_in(group: click.Group) -> None:
             raise click.UsageError("give an AMOUNT, or --address for an address alone")
         session.output.streams = wait
         async with session.wallets() as wallets:
-            wallet = wallet or await _only_wallet(wallets)
+            names: list[str] = await wallets.call("listwallets")
+            to = to or _only_wallet(names)
             if amount is None:
-                found = await wallets.call("getpeginaddress", wallet)
+                found = await wallets.call("getpeginaddress", to)
                 session.output.result(found, _address_text(found))
                 return
-            async with unlocked(wallets, wallet, passphrase_file, waiting=wait):
-                await _check_faucet(session, wallets, wallet, amount, new=new)
-                view = await wallets.call("pegin", wallet, amount_text(amount), new)
+            async with AsyncExitStack() as stack:
+                if to in names:
+                    keys = unlocked(wallets, to, passphrase_file, waiting=wait)
+                    await stack.enter_async_context(keys)
+                await _check_faucet(session, wallets, to, amount, new=new)
+                view = await wallets.call("pegin", to, amount_text(amount), new)
                 if wait:
                     async with session.bitcoind() as bitcoind, session.members() as members:
                         miner = ParentMiner(bitcoind, members, enabled=not no_mine)
@@ -103,8 +113,7 @@ def _register_in(group: click.Group) -> None:
         session.output.result(view, _begun_text(view, describe_pegin(view), wait=wait))
 
 
-async def _only_wallet(wallets: RpcClient) -> str:
-    names: list[str] = await wallets.call("listwallets")
+def _only_wallet(names: list[str]) -> str:
     if not names:
         raise Failed("there is no wallet yet: `fedpeg wallet create NAME` makes one")
     if len(names) > 1:
@@ -113,7 +122,7 @@ async def _only_wallet(wallets: RpcClient) -> str:
 
 
 async def _check_faucet(
-    session: Session, wallets: RpcClient, wallet: str, amount_sats: int, *, new: bool
+    session: Session, wallets: RpcClient, to: str, amount_sats: int, *, new: bool
 ) -> None:
     """Refuse a new peg-in that the faucet cannot pay, before anything is begun.
 
@@ -125,7 +134,7 @@ async def _check_faucet(
     if held_sats >= amount_sats:
         return
     for known in await wallets.call("listpegins"):
-        is_same = (known["wallet"], known["amount_sats"]) == (wallet, amount_sats)
+        is_same = (known["to"], known["amount_sats"]) == (to, amount_sats)
         if is_same and known["deposit"] is not None and not new:
             return  # paid already
     raise Failed(
@@ -237,7 +246,8 @@ async def _find(wallets: Any, peg_id: str) -> tuple[list[Any], list[Any]]:
 
 def _line(view: dict[str, Any], text: str) -> str:
     amount = "" if view["amount_sats"] is None else show_btc(view["amount_sats"])
-    return f"{view['id'] or '-':<8} {view['wallet']:<12} {amount:>12}  {text}"
+    owner = view["wallet"] or f"{view['to'][:9]}…"
+    return f"{view['id'] or '-':<8} {owner:<12} {amount:>12}  {text}"
 
 
 def _register_audit(group: click.Group) -> None:

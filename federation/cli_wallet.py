@@ -6,7 +6,12 @@ from typing import Any
 
 import click
 
-from federation.cli_passphrase import new_passphrase, passphrase_file_option, unlocked
+from federation.cli_passphrase import (
+    mnemonic_words,
+    new_passphrase,
+    passphrase_file_option,
+    unlocked,
+)
 from federation.cli_session import JSON_WAIT_HELP, Amount, Failed, Session, command, show_btc
 from federation.cli_wait import Patience, wait_payment
 from federation.local_state import FAUCET_WALLET
@@ -52,12 +57,43 @@ def _register_making(group: click.Group) -> None:
         how = "encrypted" if made["encrypted"] else "not encrypted"
         session.output.result(made, f"wallet {made['name']} is made, {how}")
 
+    @command(group, "restore")
+    @click.argument("name")
+    @click.option(
+        "--mnemonic-file",
+        type=click.Path(path_type=Path, exists=True, dir_okay=False),
+        help="File with the words. [or a prompt]",
+    )
+    @click.option("--encrypt", is_flag=True, help="Ask for a passphrase to encrypt the seed with.")
+    @passphrase_file_option
+    async def restore(
+        session: Session,
+        *,
+        name: str,
+        mnemonic_file: Path | None,
+        encrypt: bool,
+        passphrase_file: Path | None,
+    ) -> None:
+        """Make a wallet from the words of a BIP39 mnemonic.
+
+        Coins that the words already have on this sidechain are found by looking through all of it.
+        """
+        words = mnemonic_words(mnemonic_file)
+        async with session.wallets() as wallets:
+            passphrase = new_passphrase(passphrase_file, encrypt=encrypt)
+            made = await wallets.call("restorewallet", name, words, passphrase)
+        how = "encrypted" if made["encrypted"] else "not encrypted"
+        session.output.result(made, f"wallet {made['name']} is restored, {how}")
+
     @command(group, "address")
     @click.argument("name")
-    async def address(session: Session, *, name: str) -> None:
-        """Show a fresh sidechain address of a wallet."""
+    @click.option(
+        "--explicit", is_flag=True, help="The plain form: what it is paid is visible to all."
+    )
+    async def address(session: Session, *, name: str, explicit: bool) -> None:
+        """Show a fresh sidechain address of a wallet, confidential unless told otherwise."""
         async with session.wallets() as wallets:
-            found = await wallets.call("getnewaddress", name)
+            found = await wallets.call("getnewaddress", name, explicit)
         session.output.result({"wallet": name, "address": found}, str(found))
 
 
@@ -81,12 +117,10 @@ def _register_reading(group: click.Group) -> None:
     @command(group, "balance")
     @click.argument("name")
     async def balance(session: Session, *, name: str) -> None:
-        """Show what a wallet holds, in bitcoin."""
+        """Show what a wallet holds: bitcoin first, then every other asset on a line of its own."""
         async with session.wallets() as wallets:
             found = await wallets.call("getbalances", name)
-        pending = found["pending_in_sats"]
-        more = f" (and {show_btc(pending)} coming in)" if pending else ""
-        session.output.result(found, f"{show_btc(found['available_sats'])}{more}")
+        session.output.result(found, _balance_text(found))
 
     @command(group, "history")
     @click.argument("name")
@@ -106,6 +140,18 @@ def _register_reading(group: click.Group) -> None:
             {"wallet": name, "transactions": entries},
             "\n".join(_history_line(entry) for entry in entries) or "no transactions yet",
         )
+
+
+def _balance_text(found: dict[str, Any]) -> str:
+    lines: list[str] = []
+    for held in found["assets"]:
+        pending = held["pending_in_sats"]
+        more = f" (and {show_btc(pending)} coming in)" if pending else ""
+        name = f" {held['label'] or held['asset']}" if lines else ""
+        lines.append(f"{show_btc(held['available_sats'])}{more}{name}")
+    if found["unknown_outputs"]:
+        lines.append(f"{found['unknown_outputs']} outputs that this wallet cannot open")
+    return "\n".join(lines)
 
 
 def _history_line(entry: dict[str, Any]) -> str:
@@ -160,6 +206,7 @@ def _register_pay(group: click.Group) -> None:
     @click.argument("wallet", metavar="FROM")
     @click.argument("address")
     @click.argument("amount", type=Amount())
+    @click.option("--asset", default="", help="Id or label of the asset. [default: bitcoin]")
     @click.option("--wait", is_flag=True, help="Wait until it is final.")
     @passphrase_file_option
     async def pay(
@@ -168,10 +215,14 @@ def _register_pay(group: click.Group) -> None:
         wallet: str,
         address: str,
         amount: int,
+        asset: str,
         wait: bool,
         passphrase_file: Path | None,
     ) -> None:
-        """Pay a sidechain address from a wallet."""
+        """Pay a sidechain address from a wallet.
+
+        A confidential address (el1…) is paid blinded: others see neither amount nor asset.
+        """
         if address.startswith(BITCOIN_PREFIXES):
             raise Failed(
                 f"{address} is a Bitcoin address, not a sidechain one: try `fedpeg peg out`"
@@ -179,7 +230,9 @@ def _register_pay(group: click.Group) -> None:
         session.output.streams = wait
         async with session.wallets() as wallets:
             async with unlocked(wallets, wallet, passphrase_file):
-                txid = await wallets.call("sendtoaddress", wallet, address, amount_text(amount))
+                txid = await wallets.call(
+                    "sendtoaddress", wallet, address, amount_text(amount), asset
+                )
             found: dict[str, Any] = {"txid": txid, "amount_sats": amount}
             if wait:
                 found["height"] = await wait_payment(Patience(session, wallets), wallet, txid)

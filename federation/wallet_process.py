@@ -23,8 +23,7 @@ from structlog.typing import FilteringBoundLogger
 from federation.config import FederationFile, InvalidConfig
 from federation.log import open_log, terminal_of_process
 from federation.wallet.links import Faucet, MemberLinks
-from federation.wallet.methods import WalletMethods
-from federation.wallet.parts import Outside, Parts, assemble
+from federation.wallet.parts import Methods, Outside, Parts, assemble
 from federation.wallet.settings import LocalSettings, read_local
 from peg.bitcoind import BitcoindClient, BitcoindError
 from sidechain.api.client import RpcClient
@@ -142,7 +141,7 @@ async def _open(
 async def _serve(
     data: Path,
     settings: LocalSettings,
-    methods: WalletMethods,
+    methods: Methods,
     stop: asyncio.Event,
     log: FilteringBoundLogger,
 ) -> RpcServer:

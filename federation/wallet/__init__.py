@@ -7,6 +7,8 @@
 * `deposits`: follows Bitcoin and finds deposits to own addresses.
 * `chain`: follows the final chain of the federation; keyring of unlocked wallets.
 * `worker`: sends, funds and claims; the only place that makes peg transactions by itself.
-* `views`: the stages the user is shown; `methods`: the JSON-RPC methods.
+* `spending`: makes, records and sends what wallets pay; `asset_names`: labels of assets.
+* `views`: the stages the user is shown.
+* `methods`, `peg_methods`, `asset_methods`: the JSON-RPC methods, with `arguments` in common.
 * `parts`: all of it put together.
 """

@@ -69,9 +69,23 @@ class ChainFollower:
             self._members.turn()
         for height in range(self.tip_height + 1, member_height + 1)[:BLOCKS_PER_STEP]:
             await self._fold(height)
-        if self.tip_height >= member_height:
-            await self._look_into_mempool()
-        return self.tip_height >= member_height
+        if self.tip_height < member_height:
+            return False
+        rescanned = await self._rescan()
+        await self._look_into_mempool()
+        return rescanned
+
+    async def _rescan(self) -> bool:
+        """Look through earlier blocks for wallets that have a history; whether that is done."""
+        for wallet in self._book.rescanning():
+            for _ in range(BLOCKS_PER_STEP):
+                height = wallet.record.rescan_height
+                if height is None:
+                    break
+                block = await self._final_block(height)
+                if wallet.record.rescan_height == height:
+                    self._book.rescan_block(wallet, block, height)
+        return not self._book.rescanning()
 
     async def _start(self, member_height: int) -> None:
         if self._book.cursor is not None or self._book.names:
@@ -81,22 +95,31 @@ class ChainFollower:
         if not self._book.names:
             self._book.start_at(Cursor(member_height, _from_shown(tip_hex)))
 
-    async def _fold(self, height: int) -> None:
+    async def _final_block(self, height: int) -> Block:
         hash_hex = await self._members.call("getblockhash", height)
         raw_hex = await self._members.call("getblock", hash_hex, 0)
         try:
-            raw = bytes.fromhex(raw_hex)
-            block = await asyncio.to_thread(Block.decode, raw, self._params)
+            block = await asyncio.to_thread(Block.decode, bytes.fromhex(raw_hex), self._params)
             if block.hash != _from_shown(hash_hex):
                 raise Invalid("bad-block", "the block has another hash than asked for")
+        except (Invalid, ValueError) as error:
+            raise self._distrust(height, error) from error
+        return block
+
+    def _distrust(self, height: int, error: Exception) -> Unavailable:
+        self._members.turn()
+        self._log.error("member_block_refused", height=height, reason=str(error))
+        return Unavailable(f"a member is on another chain: {error}")
+
+    async def _fold(self, height: int) -> None:
+        block = await self._final_block(height)
+        try:
             if self.tip_height + 1 != height:
                 return
             settled = self._store.settled_by(block, height)
             report = self._book.apply_block(block, height, self._store.changes(*settled))
-        except (Invalid, ValueError) as error:
-            self._members.turn()
-            self._log.error("member_block_refused", height=height, reason=str(error))
-            raise Unavailable(f"a member is on another chain: {error}") from error
+        except Invalid as error:
+            raise self._distrust(height, error) from error
         self._store.remember(*settled)
         for txid in report.final:
             self._log.info("transaction_final", txid=txid[::-1].hex(), height=height)
@@ -184,8 +207,12 @@ class Keyring:
         """The private account of a wallet, to sign with at once.
 
         Raises:
-            WalletRefusal: "locked".
+            WalletRefusal: "locked" or "watch-only".
         """
+        if wallet.is_watch_only:
+            raise WalletRefusal(
+                "watch-only", f"wallet {wallet.name!r} only watches: sign elsewhere, with a PSET"
+            )
         if not is_sealed(wallet.record.stored_seed):
             seed = unseal(wallet.record.stored_seed, "", wallet.account)
             return PrivateAccount.from_seed(seed)

@@ -1,78 +1,36 @@
-"""The JSON-RPC methods of the wallet process.
+"""The JSON-RPC methods of the wallet process about wallets and payments.
 
 Amounts go in as coins (JSON number or text, eight decimals at most) and come out in satoshis
 under names that end in `_sats`. Hashes and ids are shown as Bitcoin and Elements show them.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from dataclasses import replace
-from functools import wraps
+from collections.abc import Callable
 from typing import Any
 
+from federation.wallet.arguments import (
+    UNLOCK_NEEDED,
+    WALLET_ERROR,
+    amount_of,
+    check_text,
+    translated,
+)
+from federation.wallet.asset_names import AssetNames
 from federation.wallet.chain import ChainFollower, Keyring
-from federation.wallet.links import MemberLinks
-from federation.wallet.peg_store import PegStore
-from federation.wallet.pegs import DepositAddress, Pegout
-from federation.wallet.views import PegViews
-from federation.wallet.worker import PegWorker
-from sidechain.api.json_text import sats
-from sidechain.api.registry import (
-    INVALID_ADDRESS_OR_KEY,
-    INVALID_PARAMETER,
-    TYPE_ERROR,
-    VERIFY_REJECTED,
-    Registry,
-    RpcError,
-)
-from sidechain.errors import InvalidEncoding, Unavailable
+from federation.wallet.spending import Spending
+from sidechain.api.registry import INVALID_PARAMETER, TYPE_ERROR, Registry, RpcError
 from sidechain.params import ChainParams
-from sidechain.primitives.address import decode_address, encode_address
-from sidechain.primitives.transaction import OutPoint, Transaction
-from sidechain.script.script import p2wsh
-from sidechain.validation.pegins import deposit_script
-from sidechain.wallet.builder import (
-    Payment,
-    PegoutLimits,
-    build_burn,
-    build_payment,
-    check_burn,
-    sign,
-)
-from sidechain.wallet.keys import Branch, PrivateAccount
+from sidechain.primitives.address import decode_address
+from sidechain.wallet.book import WalletBook
+from sidechain.wallet.builder import Payment, build_payment
+from sidechain.wallet.keys import Branch, PrivateAccount, seed_of_mnemonic
 from sidechain.wallet.records import HistoryEntry
-from sidechain.wallet.sealing import (
-    ENTROPY_BYTES,
-    WrongPassphrase,
-    is_sealed,
-    seal,
-    store_plain,
-    unseal,
-)
-from sidechain.wallet.selection import OwnedCoin, WalletRefusal
+from sidechain.wallet.sealing import ENTROPY_BYTES, is_sealed, seal, store_plain, unseal
+from sidechain.wallet.wallet import Balances
 
-WALLET_ERROR = -4
-INSUFFICIENT_FUNDS = -6
-CLIENT_NOT_CONNECTED = -9
-UNLOCK_NEEDED = -13
-PASSPHRASE_INCORRECT = -14
-WALLET_NOT_FOUND = -18
 SEED_BYTES = 32
 MAX_UNLOCK_S = 100_000_000
 MAX_HISTORY = 10_000
-
-_REFUSAL_CODES = {
-    "unknown-wallet": WALLET_NOT_FOUND,
-    "insufficient-funds": INSUFFICIENT_FUNDS,
-    "locked": UNLOCK_NEEDED,
-    "wallet-name": INVALID_PARAMETER,
-    "amount": INVALID_PARAMETER,
-    "dust": INVALID_PARAMETER,
-    "E3_SCRIPT": INVALID_ADDRESS_OR_KEY,
-    "E4_MIN": INVALID_PARAMETER,
-    "E5_FED": INVALID_ADDRESS_OR_KEY,
-    "HELD_OVERSIZE": INVALID_PARAMETER,
-}
 
 
 class WalletMethods:
@@ -81,32 +39,27 @@ class WalletMethods:
     def __init__(
         self,
         *,
-        members: MemberLinks,
-        store: PegStore,
+        book: WalletBook,
         params: ChainParams,
         chain: ChainFollower,
-        worker: PegWorker,
-        views: PegViews,
         keyring: Keyring,
+        spending: Spending,
+        assets: AssetNames,
         entropy: Callable[[int], bytes],
-        unix_time_s: Callable[[], int],
         on_peg_work: Callable[[], None],
     ) -> None:
         """
         Args:
             entropy: gives that many FRESH random bytes.
-            on_peg_work: told when there is something new to fund.
+            on_peg_work: told when there may be something to claim.
         """
-        self._members = members
-        self._store = store
-        self._book = store.book
+        self._book = book
         self._params = params
         self._chain = chain
-        self._worker = worker
-        self._views = views
         self._keyring = keyring
+        self._spending = spending
+        self._assets = assets
         self._entropy = entropy
-        self._unix_time_s = unix_time_s
         self._on_peg_work = on_peg_work
 
     def register(self, registry: Registry) -> None:
@@ -114,6 +67,7 @@ class WalletMethods:
         for name, handler, summary in (
             ("getinfo", self.info, "How far the sidechain is followed"),
             ("createwallet", self.create_wallet, "Create a wallet; with a passphrase it is locked"),
+            ("restorewallet", self.restore_wallet, "Make a wallet from BIP39 words"),
             ("listwallets", self.list_wallets, "Names of all wallets"),
             ("getwalletinfo", self.wallet_info, "Whether a wallet is encrypted and unlocked"),
             ("walletpassphrase", self.unlock, "Unlock a wallet for some seconds, in memory only"),
@@ -122,15 +76,9 @@ class WalletMethods:
             ("getnewaddress", self.new_address, "A fresh sidechain address of a wallet"),
             ("listtransactions", self.list_transactions, "The newest transactions of a wallet"),
             ("sendtoaddress", self.send_to_address, "Pay a sidechain address; the txid"),
-            ("getpeginaddress", self.pegin_address, "A Bitcoin deposit address of a wallet"),
-            ("pegin", self.pegin, "Start a peg-in from the faucet, or go on with an equal one"),
-            ("getpegin", self.get_pegin, "A peg-in by id, deposit (txid:vout) or address"),
-            ("listpegins", self.list_pegins, "All peg-ins, oldest first"),
-            ("pegout", self.pegout, "Burn coins for a Bitcoin payment, or go on with an equal one"),
-            ("getpegout", self.get_pegout, "A peg-out by id or burn (txid:vout)"),
-            ("listpegouts", self.list_pegouts, "All peg-outs, oldest first"),
+            ("dumpblindingkey", self.blinding_key, "The master blinding key: shows all amounts"),
         ):
-            registry.add(name, _translated(handler), summary)
+            registry.add(name, translated(handler), summary)
 
     def info(self) -> dict[str, Any]:
         """Height of the last final block taken in, -1 before the first."""
@@ -140,16 +88,28 @@ class WalletMethods:
 
     async def create_wallet(self, name: str, passphrase: str = "") -> dict[str, Any]:
         """Make a wallet from fresh entropy."""
-        _check_text(name, "name")
-        _check_text(passphrase or "", "passphrase")
+        check_text(name, "name")
         self._book.check_name(name)
-        seed = self._entropy(SEED_BYTES)
+        return await self._keep_seed(name, self._entropy(SEED_BYTES), passphrase, None)
+
+    async def restore_wallet(
+        self, name: str, mnemonic: str, passphrase: str = ""
+    ) -> dict[str, Any]:
+        """Make a wallet from the words of a BIP39 mnemonic, and look for its history."""
+        check_text(name, "name")
+        self._book.check_name(name)
+        seed = seed_of_mnemonic(check_text(mnemonic, "mnemonic"))
+        return await self._keep_seed(name, seed, passphrase, 0)
+
+    async def _keep_seed(
+        self, name: str, seed: bytes, passphrase: str, rescan_height: int | None
+    ) -> dict[str, Any]:
         account = PrivateAccount.from_seed(seed).public
         stored = store_plain(seed)
-        if passphrase:
+        if check_text(passphrase or "", "passphrase"):
             salt = self._entropy(ENTROPY_BYTES)
             stored = await asyncio.to_thread(seal, seed, passphrase, account, salt)
-        self._book.add(name, stored, account)
+        self._book.add(name, stored, account, rescan_height=rescan_height)
         return {"name": name, "encrypted": bool(passphrase)}
 
     def list_wallets(self) -> list[str]:
@@ -168,11 +128,14 @@ class WalletMethods:
             "unlocked_for_s": left_s,
             "addresses": wallet.issued(Branch.RECEIVE),
             "followed_height": self._chain.tip_height,
+            "watch_only": wallet.is_watch_only,
+            "confidential": wallet.account.master_blinding_key is not None,
+            "rescan_height": wallet.record.rescan_height,
         }
 
     async def unlock(self, name: str, passphrase: str, seconds: int) -> None:
         """Keep the keys of a wallet in memory for some seconds."""
-        _check_text(passphrase, "passphrase")
+        check_text(passphrase, "passphrase")
         if not isinstance(seconds, int) or isinstance(seconds, bool):
             raise RpcError(TYPE_ERROR, "seconds must be a whole number")
         if not 0 <= seconds <= MAX_UNLOCK_S:
@@ -183,28 +146,43 @@ class WalletMethods:
         seed = await asyncio.to_thread(
             unseal, wallet.record.stored_seed, passphrase, wallet.account
         )
-        self._keyring.unlock(name, PrivateAccount.from_seed(seed), seconds)
+        account = PrivateAccount.from_seed(seed)
+        self._book.learn_account(name, account.public)
+        self._keyring.unlock(name, account, seconds)
         self._on_peg_work()
 
     def lock(self, name: str) -> None:
         """Forget the keys of a wallet."""
         self._keyring.lock(self._book.wallet(name).name)
 
+    def blinding_key(self, name: str) -> dict[str, Any]:
+        """The SLIP-77 key: who has it sees what all outputs to the wallet hold."""
+        wallet = self._book.wallet(name)
+        key = wallet.account.master_blinding_key
+        if key is None:
+            raise RpcError(UNLOCK_NEEDED, f"wallet {name!r} has no blinding key: unlock it once")
+        return {"name": name, "master_blinding_key": key.value.hex()}
+
     def balances(self, name: str) -> dict[str, Any]:
-        """Confirmed, pending and spendable amounts in the pegged asset."""
-        found = self._book.balances(name)
+        """Confirmed, pending and spendable amounts: in the pegged asset, and in every asset."""
+        wallet = self._book.wallet(name)
+        others = [a for a in self._book.assets(name) if a != self._params.pegged_asset]
+        held = [self._params.pegged_asset, *others]
         return {
-            "confirmed_sats": found.confirmed_sats,
-            "pending_in_sats": found.pending_in_sats,
-            "pending_out_sats": found.pending_out_sats,
-            "available_sats": found.available_sats,
+            **_amounts(self._book.balances(name)),
             "height": self._chain.tip_height,
+            "assets": [
+                {**self._assets.show(asset), **_amounts(self._book.balances(name, asset))}
+                for asset in held
+            ],
+            "unknown_outputs": len(wallet.unknown),
         }
 
-    def new_address(self, name: str) -> str:
-        """A receive address that was never handed out."""
-        _, script = self._book.take_script(name, Branch.RECEIVE)
-        return encode_address(script, self._params.prefixes)
+    def new_address(self, name: str, explicit: bool = False) -> str:
+        """A receive address that was never handed out; confidential if not told otherwise."""
+        if not isinstance(explicit, bool):
+            raise RpcError(TYPE_ERROR, "explicit is true or false")
+        return self._spending.take_address(name, explicit=explicit)
 
     def list_transactions(self, name: str, count: int = 100) -> list[dict[str, Any]]:
         """The newest transactions, oldest of them first; unconfirmed ones last."""
@@ -228,242 +206,38 @@ class WalletMethods:
             "height": height,
             "confirmations": 0 if height is None else self._chain.tip_height - height + 1,
             "time": entry.unix_time_s,
+            "unknown_outputs": entry.unknown,
             **({"other_assets": others} if others else {}),
         }
 
     # ---- payments ----
 
-    async def send_to_address(self, name: str, address: str, amount: Any) -> str:
-        """Pay from a wallet; the payment is recorded before it leaves."""
-        value_sats = _amount(amount)
-        target = decode_address(_check_text(address, "address"), self._params.prefixes)
-        if target.blinding_key is not None:
-            raise RpcError(
-                INVALID_ADDRESS_OR_KEY,
-                "confidential addresses cannot be paid yet: use the unblinded form",
-            )
-        self._book.wallet(name)
-        rate = await self._chain.fee_rate_sats_per_kvb()
+    async def send_to_address(
+        self, name: str, address: str, amount: Any, asset: str = ""
+    ) -> str:
+        """Pay from a wallet; the payment is recorded before it leaves.
+
+        A confidential address is paid blinded. `asset` is an id or a label, empty for the pegged
+        one.
+        """
+        value_sats = amount_of(amount)
+        target = decode_address(check_text(address, "address"), self._params.prefixes)
         payment = Payment(
-            script=target.script, asset=self._params.pegged_asset, value_sats=value_sats
+            script=target.script,
+            asset=self._assets.find(asset),
+            value_sats=value_sats,
+            blinding_key=target.blinding_key,
         )
-        draft = build_payment(
-            [payment],
-            self._book.spendable(name),
-            self._params,
-            change_script=self._peek_change(name),
-            rate_sats_per_kvb=rate,
+        _, txid = await self._spending.pay(
+            name, lambda coins, terms: build_payment([payment], coins, terms)
         )
-        tx = sign(draft, self._secret_of(name))
-        self._book.take_script(name, Branch.CHANGE)
-        self._book.record_pending(tx, self._unix_time_s())
-        await self._send_or_abandon(tx)
-        return tx.txid[::-1].hex()
-
-    async def _send_or_abandon(self, tx: Transaction) -> None:
-        outcome = await self._worker.send(tx)
-        if outcome.refused_for_good and self._book.is_pending(tx.txid):
-            self._book.abandon(tx.txid)
-            raise RpcError(VERIFY_REJECTED, outcome.reason)
-
-    def _peek_change(self, name: str) -> bytes:
-        wallet = self._book.wallet(name)
-        return wallet.account.script(Branch.CHANGE, wallet.issued(Branch.CHANGE))
-
-    def _secret_of(self, name: str) -> Callable[[OwnedCoin], Any]:
-        account = self._keyring.account(self._book.wallet(name))
-        return lambda coin: account.secret(coin.branch, coin.index)
-
-    # ---- peg-in ----
-
-    async def pegin_address(self, name: str) -> dict[str, Any]:
-        """A deposit address, with what a depositor must know."""
-        self._book.wallet(name)
-        info = await self._open_for_deposits()
-        target = self._new_deposit_address(name)
-        return {
-            "address": target.address,
-            "claim_script": target.claim_script.hex(),
-            "min_pegin_sats": info.min_pegin_sats,
-            "required_confirmations": info.pegin_depth,
-            "claim_within_blocks": info.csv - info.w_sweep,
-        }
-
-    async def pegin(self, name: str, amount: Any, new: bool = False) -> dict[str, Any]:
-        """Start a peg-in funded by the faucet, or go on with an unfinished equal one."""
-        value_sats = _amount(amount)
-        self._book.wallet(name)
-        if not new and (known := self._store.find_open_pegin(name, value_sats)) is not None:
-            return {**self._views.pegin(known), "resumed": True}
-        info = await self._open_for_deposits()
-        if value_sats < info.min_pegin_sats:
-            raise RpcError(
-                INVALID_PARAMETER, f"the least amount to peg in is {info.min_pegin_sats} sat"
-            )
-        # Asked again: another call may have started it while this one waited for a member.
-        if not new and (known := self._store.find_open_pegin(name, value_sats)) is not None:
-            return {**self._views.pegin(known), "resumed": True}
-        pegin = self._views.new_pegin(self._new_deposit_address(name), value_sats)
-        self._store.put(pegin)
-        self._on_peg_work()
-        return {**self._views.pegin(pegin), "resumed": False}
-
-    def get_pegin(self, id: str) -> dict[str, Any]:
-        """State of one peg-in; seeing its end lets an equal request start a new one."""
-        found = self._views.find_pegin(_check_text(id, "id"))
-        if isinstance(found, DepositAddress):
-            return self._views.unused_address(found)
-        view = self._views.pegin(found)
-        if view["stage"] in ("final", "failed") and not found.is_reported:
-            self._store.put(replace(found, is_reported=True))
-        return view
-
-    def list_pegins(self) -> list[dict[str, Any]]:
-        """All of them, oldest first."""
-        return [self._views.pegin(pegin) for pegin in self._store.pegins]
-
-    async def _open_for_deposits(self) -> Any:
-        info = await self._worker.peg_info()
-        if not info.deposits_open:
-            raise RpcError(WALLET_ERROR, f"deposits are closed: {info.reason or 'no reason given'}")
-        # Before the first epoch boundary the enforced script has another form (N4).
-        if self._chain.tip_height < self._params.dynamic_epoch_length - 1:
-            raise RpcError(
-                WALLET_ERROR,
-                "deposits open when the first epoch is over: at block "
-                f"{self._params.dynamic_epoch_length - 1}, followed so far "
-                f"{self._chain.tip_height}",
-            )
-        await self._check_fedpegscript()
-        return info
-
-    async def _check_fedpegscript(self) -> None:
-        reply = await self._members.call("getsidechaininfo")
-        scripts = reply.get("current_fedpegscripts") or []
-        if not scripts or scripts[0] != self._params.fedpegscript.hex():
-            raise RpcError(WALLET_ERROR, "deposits now go to a script this wallet does not know")
-
-    def _new_deposit_address(self, name: str) -> DepositAddress:
-        index, claim_script = self._book.take_script(name, Branch.CLAIM)
-        fedpegscript = self._params.fedpegscript
-        script = deposit_script(p2wsh(fedpegscript), fedpegscript, claim_script)
-        address = DepositAddress(
-            wallet=name,
-            address=encode_address(script, self._params.parent_prefixes),
-            claim_index=index,
-            claim_script=claim_script,
-            deposit_script=script,
-        )
-        self._store.add_address(address)
-        return address
-
-    # ---- peg-out ----
-
-    async def pegout(
-        self, name: str, address: str, amount: Any, new: bool = False
-    ) -> dict[str, Any]:
-        """Burn coins for a Bitcoin payment, or go on with an unfinished equal one."""
-        value_sats = _amount(amount)
-        self._book.wallet(name)
-        text = _check_text(address, "address")
-        destination = decode_address(text, self._params.parent_prefixes).script
-        if not new and (known := self._store.find_open_pegout(name, text, value_sats)) is not None:
-            return {**await self._views.pegout(known), "resumed": True}
-        info = await self._worker.peg_info()
-        limits = PegoutLimits(
-            min_pegout_sats=info.min_pegout_sats,
-            payout_cap_sats=info.payout_cap_sats,
-            federation_scripts=(p2wsh(self._params.fedpegscript),),
-        )
-        check_burn(destination, value_sats, limits)
-        rate = await self._chain.fee_rate_sats_per_kvb()
-        if not new and (known := self._store.find_open_pegout(name, text, value_sats)) is not None:
-            return {**await self._views.pegout(known), "resumed": True}
-        draft = build_burn(
-            destination,
-            value_sats,
-            self._book.spendable(name),
-            self._params,
-            limits=limits,
-            change_script=self._peek_change(name),
-            rate_sats_per_kvb=rate,
-        )
-        tx = sign(draft, self._secret_of(name))
-        pegout = Pegout(
-            number=self._store.next_pegout_number(),
-            wallet=name,
-            address=text,
-            amount_sats=value_sats,
-            burn=OutPoint(tx.txid, 0),
-            fee_sats=draft.fee_sats,
-        )
-        self._book.take_script(name, Branch.CHANGE)
-        self._book.record_pending(tx, self._unix_time_s(), self._store.changes(pegout))
-        self._store.remember(pegout)
-        await self._send_burn(pegout, tx)
-        latest = self._store.pegout(pegout.number) or pegout
-        return {**await self._views.pegout(latest), "resumed": False}
-
-    async def _send_burn(self, pegout: Pegout, tx: Transaction) -> None:
-        outcome = await self._worker.send(tx)
-        latest = self._store.pegout(pegout.number)
-        still_open = latest is not None and latest.final_height is None
-        if outcome.refused_for_good and still_open and self._book.is_pending(tx.txid):
-            failed = replace(pegout, failure=outcome.reason, is_reported=True)
-            self._book.abandon(tx.txid, self._store.changes(failed))
-            self._store.remember(failed)
-            raise RpcError(VERIFY_REJECTED, outcome.reason)
-
-    async def get_pegout(self, id: str) -> dict[str, Any]:
-        """State of one peg-out; seeing its end lets an equal request start a new one."""
-        found = self._views.find_pegout(_check_text(id, "id"))
-        view = await self._views.pegout(found)
-        latest = self._store.pegout(found.number)
-        if view["done"] and latest is not None and not latest.is_reported:
-            self._store.put(replace(latest, is_reported=True))
-        return view
-
-    async def list_pegouts(self) -> list[dict[str, Any]]:
-        """All of them, oldest first."""
-        return [await self._views.pegout(pegout) for pegout in self._store.pegouts]
+        return str(txid)
 
 
-def _translated(handler: Callable[..., Any]) -> Callable[..., Any]:
-    """The handler with our errors as RPC errors; its parameters stay visible to the registry."""
-
-    @wraps(handler)
-    async def run(*params: Any) -> Any:
-        try:
-            result = handler(*params)
-            return await result if isinstance(result, Awaitable) else result
-        except WalletRefusal as error:
-            raise RpcError(_REFUSAL_CODES.get(error.reason, WALLET_ERROR), _text(error)) from error
-        except WrongPassphrase as error:
-            raise RpcError(PASSPHRASE_INCORRECT, error.reason) from error
-        except InvalidEncoding as error:
-            raise RpcError(INVALID_ADDRESS_OR_KEY, str(error)) from error
-        except Unavailable as error:
-            raise RpcError(CLIENT_NOT_CONNECTED, str(error)) from error
-
-    return run
-
-
-def _text(refusal: WalletRefusal) -> str:
-    """The sentence for the user, behind the code where peg-protocol 3.4 defines one."""
-    return str(refusal) if refusal.reason.isupper() else refusal.detail
-
-
-def _amount(value: Any) -> int:
-    try:
-        amount_sats = sats(value)
-    except ValueError as error:
-        raise RpcError(TYPE_ERROR, str(error)) from error
-    if amount_sats == 0:
-        raise RpcError(TYPE_ERROR, "Invalid amount for send")
-    return amount_sats
-
-
-def _check_text(value: object, name: str) -> str:
-    if not isinstance(value, str):
-        raise RpcError(TYPE_ERROR, f"{name} must be text")
-    return value
+def _amounts(found: Balances) -> dict[str, int]:
+    return {
+        "confirmed_sats": found.confirmed_sats,
+        "pending_in_sats": found.pending_in_sats,
+        "pending_out_sats": found.pending_out_sats,
+        "available_sats": found.available_sats,
+    }

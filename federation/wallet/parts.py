@@ -2,16 +2,22 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from structlog.typing import FilteringBoundLogger
 
+from federation.wallet.asset_methods import AssetMethods
+from federation.wallet.asset_names import AssetNames
 from federation.wallet.chain import ChainFollower, Keyring
 from federation.wallet.deposits import DepositFollower
 from federation.wallet.links import FundingSource, MemberLinks, ParentNode
 from federation.wallet.methods import WalletMethods
+from federation.wallet.peg_methods import PegMethods
 from federation.wallet.peg_store import PegStore
+from federation.wallet.spending import Spending
 from federation.wallet.views import PegViews
 from federation.wallet.worker import PegWorker
+from sidechain.api.registry import Registry
 from sidechain.params import ChainParams
 from sidechain.wallet.book import WalletBook
 
@@ -33,6 +39,22 @@ class Outside:
     on_peg_work: Callable[[], None]
 
 
+class _Handlers(Protocol):
+    def register(self, registry: Registry) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Methods:
+    """All JSON-RPC methods of the process."""
+
+    parts: tuple[_Handlers, ...]
+
+    def register(self, registry: Registry) -> None:
+        """Offer all methods."""
+        for part in self.parts:
+            part.register(registry)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
     """One wallet process without its loops: each state has one owner among these."""
@@ -42,7 +64,7 @@ class Parts:
     deposits: DepositFollower
     worker: PegWorker
     keyring: Keyring
-    methods: WalletMethods
+    methods: Methods
 
     async def follow_chain(self) -> bool:
         """One turn of the loop over the sidechain; whether the tip was reached."""
@@ -77,22 +99,43 @@ def assemble(book: WalletBook, params: ChainParams, outside: Outside) -> Parts:
         log=outside.log,
         unix_time_s=outside.unix_time_s,
         monotonic_ms=outside.monotonic_ms,
+        entropy=outside.entropy,
     )
     views = PegViews(
         members=outside.members, store=store, chain=chain, deposits=deposits, worker=worker
     )
-    methods = WalletMethods(
+    spending = Spending(
+        book=book,
+        params=params,
+        chain=chain,
+        worker=worker,
+        keyring=keyring,
+        entropy=outside.entropy,
+        unix_time_s=outside.unix_time_s,
+    )
+    assets = AssetNames(book, params)
+    wallets = WalletMethods(
+        book=book,
+        params=params,
+        chain=chain,
+        keyring=keyring,
+        spending=spending,
+        assets=assets,
+        entropy=outside.entropy,
+        on_peg_work=outside.on_peg_work,
+    )
+    pegs = PegMethods(
         members=outside.members,
         store=store,
         params=params,
         chain=chain,
         worker=worker,
         views=views,
-        keyring=keyring,
+        spending=spending,
         entropy=outside.entropy,
-        unix_time_s=outside.unix_time_s,
         on_peg_work=outside.on_peg_work,
     )
+    methods = Methods((wallets, pegs, AssetMethods(spending=spending, assets=assets)))
     return Parts(
         store=store,
         chain=chain,

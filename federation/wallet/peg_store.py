@@ -12,6 +12,7 @@ from federation.wallet.pegs import (
     DepositAddress,
     Pegin,
     Pegout,
+    Receiver,
     decode_address,
     decode_pegin,
     decode_pegout,
@@ -81,10 +82,10 @@ class PegStore:
         """All deposit addresses, in the order of their scripts after a restart."""
         return tuple(self._addresses.values())
 
-    def find_open_pegin(self, wallet: str, amount_sats: int) -> Pegin | None:
-        """The newest own peg-in of that wallet and amount whose end was not reported yet."""
+    def find_open_pegin(self, receiver: Receiver, amount_sats: int) -> Pegin | None:
+        """The newest own peg-in of that receiver and amount whose end was not reported yet."""
         for pegin in reversed(self.pegins):
-            same = pegin.target.wallet == wallet and pegin.amount_sats == amount_sats
+            same = pegin.target.receiver == receiver and pegin.amount_sats == amount_sats
             if same and pegin.is_own and not pegin.is_reported:
                 return pegin
         return None

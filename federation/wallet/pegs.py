@@ -14,14 +14,36 @@ COINBASE_DEPTH_BLOCKS = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Receiver:
+    """Who gets what is pegged in: a wallet, or the sidechain address `pay_to`.
+
+    With an address, `wallet` is the one whose keys claim.
+    """
+
+    wallet: str
+    pay_to: str = ""
+
+    @property
+    def shown(self) -> str:
+        """The name of the wallet, or the address."""
+        return self.pay_to or self.wallet
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DepositAddress:
-    """A Bitcoin address whose deposits only this wallet can claim."""
+    """A Bitcoin address whose deposits only this wallet can claim, for itself or `pay_to`."""
 
     wallet: str
     address: str
     claim_index: int
     claim_script: bytes
     deposit_script: bytes
+    pay_to: str = ""
+
+    @property
+    def receiver(self) -> Receiver:
+        """Who gets its deposits."""
+        return Receiver(wallet=self.wallet, pay_to=self.pay_to)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +69,8 @@ class Pegin:
 
     `funding_tx` is the signed Bitcoin transaction when this process makes the deposit.
     `claim_txid` names the last claim made; `final_height` the sidechain block that has a claim.
-    `is_reported`: the user was told of the end, so an equal request starts a new one.
+    `is_reported`: the user was told of the end, so an equal request starts a new one. `entropy`
+    blinds its claim: drawn once and kept first, so that a crash changes nothing about the claim.
     """
 
     number: int
@@ -59,6 +82,7 @@ class Pegin:
     claim_txid: bytes = b""
     final_height: int | None = None
     is_reported: bool = False
+    entropy: bytes = b""
 
     @property
     def id(self) -> str:
@@ -205,6 +229,7 @@ def encode_pegin(pegin: Pegin) -> bytes:
             "claim_txid_hex": pegin.claim_txid.hex(),
             "final_height": pegin.final_height,
             "reported": pegin.is_reported,
+            "entropy_hex": pegin.entropy.hex(),
         }
     )
 
@@ -222,6 +247,7 @@ def decode_pegin(data: bytes) -> Pegin:
         claim_txid=bytes.fromhex(fields["claim_txid_hex"]),
         final_height=fields["final_height"],
         is_reported=fields["reported"],
+        entropy=bytes.fromhex(fields.get("entropy_hex", "")),
     )
 
 
@@ -269,6 +295,7 @@ def _address_fields(address: DepositAddress) -> dict[str, Any]:
         "claim_index": address.claim_index,
         "claim_script_hex": address.claim_script.hex(),
         "deposit_script_hex": address.deposit_script.hex(),
+        "pay_to": address.pay_to,
     }
 
 
@@ -279,6 +306,7 @@ def _address(fields: dict[str, Any]) -> DepositAddress:
         claim_index=fields["claim_index"],
         claim_script=bytes.fromhex(fields["claim_script_hex"]),
         deposit_script=bytes.fromhex(fields["deposit_script_hex"]),
+        pay_to=fields.get("pay_to", ""),
     )
 
 

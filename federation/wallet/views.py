@@ -88,7 +88,7 @@ class PegViews:
         stage = self._pegin_stage(pegin)
         return {
             "id": pegin.id,
-            "wallet": pegin.target.wallet,
+            **_receiver(pegin.target),
             "amount_sats": pegin.amount_sats,
             "address": pegin.target.address,
             "stage": stage,
@@ -105,7 +105,7 @@ class PegViews:
         info = self._worker.info
         return {
             "id": None,
-            "wallet": address.wallet,
+            **_receiver(address),
             "amount_sats": None,
             "address": address.address,
             "stage": "address",
@@ -182,6 +182,11 @@ def _member_stage(member: dict[str, Any]) -> tuple[str, str]:
     if INELIGIBLE.match(status):
         return "failed", f"{status}: the federation never pays this burn"
     return status, ", ".join(str(reason) for reason in member.get("reasons") or ())
+
+
+def _receiver(target: DepositAddress) -> dict[str, Any]:
+    """`wallet` is None where coins go to an address; `to` is what the user named."""
+    return {"wallet": None if target.pay_to else target.wallet, "to": target.receiver.shown}
 
 
 def show_outpoint(outpoint: OutPoint) -> str:

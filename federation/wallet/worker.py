@@ -19,9 +19,11 @@ from peg.bitcoind import BitcoindError
 from sidechain.api.registry import VERIFY_ALREADY_IN_CHAIN
 from sidechain.errors import Invalid, Unavailable
 from sidechain.params import ChainParams
+from sidechain.primitives.address import Address, decode_address
 from sidechain.primitives.parent import parse_parent_tx
 from sidechain.primitives.transaction import OutPoint, Transaction
-from sidechain.wallet.builder import (
+from sidechain.wallet.blinding import ENTROPY_BYTES
+from sidechain.wallet.claim import (
     ClaimableDeposit,
     build_claim,
     replacement_fee_sats,
@@ -30,6 +32,7 @@ from sidechain.wallet.builder import (
 )
 from sidechain.wallet.keys import Branch
 from sidechain.wallet.selection import WalletRefusal
+from sidechain.wallet.wallet import Wallet
 
 RESEND_MS = 2_000
 MISSING_INPUTS = "missingorspent"
@@ -52,7 +55,12 @@ class PegWorker:
         log: FilteringBoundLogger,
         unix_time_s: Callable[[], int],
         monotonic_ms: Callable[[], int],
+        entropy: Callable[[int], bytes],
     ) -> None:
+        """
+        Args:
+            entropy: gives that many FRESH random bytes.
+        """
         self._members = members
         self._parent = parent
         self._funding = funding
@@ -65,6 +73,7 @@ class PegWorker:
         self._log = log
         self._unix_time_s = unix_time_s
         self._monotonic_ms = monotonic_ms
+        self._entropy = entropy
         self._sent_ms: dict[bytes, int] = {}
         self._accepted: set[bytes] = set()
         self._held: set[bytes] = set()
@@ -301,6 +310,7 @@ class PegWorker:
     ) -> Transaction:
         wallet = self._book.wallet(pegin.target.wallet)
         account = self._keyring.account(wallet)
+        pegin = self._with_entropy(pegin)
         claimable = ClaimableDeposit(
             outpoint=deposit.outpoint,
             value_sats=deposit.value_sats,
@@ -308,17 +318,18 @@ class PegWorker:
             parent_tx=deposit.tx,
             proof=deposit.proof,
         )
-        # The next change script is only used up once the claim can be built with it.
-        to_script = wallet.account.script(Branch.CHANGE, wallet.issued(Branch.CHANGE))
         draft = build_claim(
             claimable,
             self._params,
-            to_script=to_script,
+            to=self._claim_address(pegin, wallet),
             rate_sats_per_kvb=rate,
+            entropy=pegin.entropy,
             least_fee_sats=0 if replaces is None else replacement_fee_sats(replaces),
         )
-        claim = sign_claim(draft, account.secret(Branch.CLAIM, pegin.target.claim_index))
-        self._book.take_script(wallet.name, Branch.CHANGE)
+        secret = account.secret(Branch.CLAIM, pegin.target.claim_index)
+        claim = sign_claim(draft, secret, self._params)
+        if not pegin.target.pay_to:
+            self._book.take_script(wallet.name, Branch.CHANGE)
         claimed = replace(pegin, claim_txid=claim.txid)
         self._book.record_pending(claim, self._unix_time_s(), self._store.changes(claimed))
         self._store.remember(claimed)
@@ -327,6 +338,24 @@ class PegWorker:
             self._book.abandon(replaces.txid)
         self._log.info("claim_recorded", pegin=pegin.id, txid=claim.txid[::-1].hex())
         return claim
+
+    def _with_entropy(self, pegin: Pegin) -> Pegin:
+        """The peg-in with what blinds its claim, on the disk before anything is signed with it."""
+        if pegin.entropy:
+            return pegin
+        drawn = replace(pegin, entropy=self._entropy(ENTROPY_BYTES))
+        self._store.put(drawn)
+        return drawn
+
+    def _claim_address(self, pegin: Pegin, wallet: Wallet) -> Address:
+        """Where a claim pays: the address asked for, or the wallet's next change script.
+
+        That script is only used up once the claim is built with it.
+        """
+        if pegin.target.pay_to:
+            return decode_address(pegin.target.pay_to, self._params.prefixes)
+        script = wallet.account.script(Branch.CHANGE, wallet.issued(Branch.CHANGE))
+        return Address(script, wallet.account.blinding_public_key(script))
 
     def _forget_all_but(self, waiting: Sequence[Pegin]) -> None:
         numbers = {pegin.number for pegin in waiting}

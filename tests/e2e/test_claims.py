@@ -150,7 +150,10 @@ def _check_claimed_once(
     proof = bytes.fromhex(claims[0]["vin"][0]["pegin_witness"][5])
     assert proof == proof_of(local, pegin["deposit"].split(":")[0])
     assert sha256d(proof[:80])[::-1].hex() != not_in
-    minted = sum(sats(o["value"]) for o in claims[0]["vout"] if o["scriptPubKey"]["type"] != "fee")
+    fees = [o["value"] for o in claims[0]["vout"] if o["scriptPubKey"]["type"] == "fee"]
+    hidden = [o for o in claims[0]["vout"] if "valuecommitment" in o]
+    minted = pegin["amount_sats"] - sats(fees[0])
+    assert len(fees) == 1 and len(hidden) == 2
     assert local.available(pegin["wallet"]) == before_sats + minted
     assert local.received(pegin["address"]) == [pegin["amount_sats"]]
     assert local.audit()["equal"]

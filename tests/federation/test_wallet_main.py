@@ -83,7 +83,7 @@ async def test_process_when_nobody_else_runs_then_serves_and_ends_on_a_signal(
         "encrypted": True,
     }
     address = await call(data, "getnewaddress", "alice")
-    assert address.startswith("ert1q")
+    assert address.startswith("el1qq")
     with pytest.raises(RpcError, match="no member of the federation answers"):
         await call(data, "pegin", "alice", "0.1")
     assert (await call(data, "getbalances", "alice"))["confirmed_sats"] == 0
