@@ -278,7 +278,8 @@ def test_claim_when_serialized_then_in_the_form_of_the_published_example() -> No
     deposit = claimable()
     raw = signed_claim(deposit).serialize()
     head = b"\x02\0\0\0\x01\x01" + deposit.outpoint.txid
-    assert raw.startswith(head + b"\x01\0\0\x40" + b"\0" + b"\xff" * 4 + b"\x02\x01" + PEGGED)
+    replaceable = b"\xfd\xff\xff\xff"
+    assert raw.startswith(head + b"\x01\0\0\x40" + b"\0" + replaceable + b"\x02\x01" + PEGGED)
     assert raw.endswith(deposit.proof + bytes(4))
 
 
