@@ -52,6 +52,7 @@ from sidechain.api.esplora_mempool import sender
 from sidechain.api.http import RpcServer
 from sidechain.api.registry import Registry
 from sidechain.api.rpc import register_chain_methods
+from sidechain.api.rpc_node import NodeHooks
 from sidechain.chain import Chain
 from sidechain.errors import Invalid, PeerFault
 from sidechain.index.follower import ChainIndex
@@ -388,9 +389,11 @@ class Node:
             self._chain,
             facts_for=self._facts_for,
             on_accepted=self._relay.accepted,
-            unix_time_s=unix_time_s,
-            stop=lambda: self._stop.set(),
-            connections=lambda: len(self._network.connected),
+            hooks=NodeHooks(
+                unix_time_s=unix_time_s,
+                stop=lambda: self._stop.set(),
+                connections=lambda: len(self._network.connected),
+            ),
         )
         MemberMethods(
             federation=self._federation,

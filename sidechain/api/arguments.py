@@ -5,9 +5,9 @@ from typing import Any
 from sidechain.api.registry import (
     DESERIALIZATION_ERROR,
     INVALID_PARAMETER,
-    TYPE_ERROR,
+    MISC_ERROR,
     RpcError,
-    type_names,
+    WrongType,
 )
 
 MAX_HEX_CHARACTERS = 9_000_000
@@ -17,9 +17,9 @@ def hash_argument(value: Any, name: str) -> bytes:
     """A 32-byte hash in display order, returned in internal order."""
     text = text_argument(value)
     if len(text) != 64:
-        shown = text if len(text) <= 100 else text[:100] + "…"
         raise RpcError(
-            INVALID_PARAMETER, f"{name} must be of length 64 (not {len(text)}, for '{shown}')"
+            INVALID_PARAMETER,
+            f"{name} must be of length 64 (not {len(text)}, for '{_shortened(text)}')",
         )
     try:
         return _unhex(text)[::-1]
@@ -34,7 +34,9 @@ def hex_argument(value: Any, name: str) -> bytes:
     try:
         return _unhex(text_argument(value))
     except ValueError as error:
-        raise RpcError(INVALID_PARAMETER, f"{name} must be hexadecimal string") from error
+        raise RpcError(
+            INVALID_PARAMETER, f"{name} must be hexadecimal string (not '{_shortened(value)}')"
+        ) from error
 
 
 def encoded_argument(value: Any, failure: str) -> bytes:
@@ -51,14 +53,26 @@ def encoded_argument(value: Any, failure: str) -> bytes:
 def text_argument(value: Any) -> str:
     """A JSON string."""
     if not isinstance(value, str):
-        raise _wrong_type(value, "string")
+        raise WrongType(value, "string")
     return value
+
+
+def index_argument(value: Any) -> int:
+    """A JSON integer of 32 bits without sign.
+
+    Raises:
+        RpcError: MISC_ERROR with the text of elementsd's JSON library.
+    """
+    number = integer_argument(value)
+    if not 0 <= number < 1 << 32:
+        raise RpcError(MISC_ERROR, "JSON integer out of range")
+    return number
 
 
 def integer_argument(value: Any) -> int:
     """A JSON integer."""
     if isinstance(value, bool) or not isinstance(value, int):
-        raise _wrong_type(value, "number")
+        raise WrongType(value, "number")
     return value
 
 
@@ -67,7 +81,7 @@ def flag_argument(value: Any, default: bool) -> bool:
     if value is None:
         return default
     if not isinstance(value, bool):
-        raise _wrong_type(value, "bool")
+        raise WrongType(value, "bool")
     return value
 
 
@@ -77,13 +91,24 @@ def verbosity_argument(value: Any, default: int) -> int:
         return default
     if isinstance(value, bool):
         return int(value)
-    return integer_argument(value)
+    try:
+        return integer_argument(value)
+    except WrongType as error:
+        # elementsd leaves the place out where a parameter may have either type.
+        raise RpcError(error.code, error.message) from error
 
 
 def array_argument(value: Any) -> list[Any]:
     """A JSON array."""
     if not isinstance(value, list):
-        raise _wrong_type(value, "array")
+        raise WrongType(value, "array")
+    return value
+
+
+def object_argument(value: Any) -> dict[str, Any]:
+    """A JSON object."""
+    if not isinstance(value, dict):
+        raise WrongType(value, "object")
     return value
 
 
@@ -96,6 +121,5 @@ def _unhex(text: str) -> bytes:
     return bytes.fromhex(text)
 
 
-def _wrong_type(value: Any, wanted: str) -> RpcError:
-    given = type_names.get(type(value), "number")
-    return RpcError(TYPE_ERROR, f"JSON value of type {given} is not of expected type {wanted}")
+def _shortened(text: str) -> str:
+    return text if len(text) <= 100 else text[:100] + "…"

@@ -6,6 +6,7 @@ A handler is a plain or async function whose parameter names are the method's na
 import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import CoroutineType
 from typing import Any
 
 INVALID_REQUEST = -32600
@@ -43,6 +44,16 @@ class RpcError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message} (code {self.code})"
+
+
+class WrongType(RpcError):
+    """A JSON value of another type than is needed; `value` says which."""
+
+    def __init__(self, value: Any, wanted: str) -> None:
+        given = type_names.get(type(value), "number")
+        text = f"JSON value of type {given} is not of expected type {wanted}"
+        super().__init__(TYPE_ERROR, text)
+        self.value = value
 
 
 Handler = Callable[..., Any]
@@ -134,7 +145,14 @@ class Registry:
         if self.warmup is not None:
             raise RpcError(IN_WARMUP, self.warmup)
         method = self.method(name)
-        return method.handler(*arguments(method, params))
+        values = arguments(method, params)
+        try:
+            result = method.handler(*values)
+        except WrongType as error:
+            raise _in_place(error, method, values) from error
+        if type(result) is CoroutineType:
+            return _awaited(result, method, values)
+        return result
 
     async def call(self, name: str, params: Sequence[Any] | Mapping[str, Any]) -> Any:
         """Run a method as `begin` does, to its end."""
@@ -161,6 +179,23 @@ def arguments(method: Method, params: Sequence[Any] | Mapping[str, Any]) -> list
     if not method.required <= len(values) <= len(method.parameters):
         raise RpcError(MISC_ERROR, method.help)
     return values
+
+
+async def _awaited(result: Awaitable[Any], method: Method, values: Sequence[Any]) -> Any:
+    try:
+        return await result
+    except WrongType as error:
+        raise _in_place(error, method, values) from error
+
+
+def _in_place(error: WrongType, method: Method, values: Sequence[Any]) -> RpcError:
+    """The error as elementsd shows it where the value is a parameter, not a part of one."""
+    for position, value in enumerate(values):
+        if value is error.value:
+            place = f'"Position {position + 1} ({method.parameters[position]})"'
+            text = f'Wrong type passed:\n{{\n    {place}: "{error.message}"\n}}'
+            return RpcError(TYPE_ERROR, text)
+    return error
 
 
 _ABSENT = object()

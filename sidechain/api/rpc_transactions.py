@@ -9,7 +9,7 @@ from sidechain.api.arguments import (
     encoded_argument,
     flag_argument,
     hash_argument,
-    integer_argument,
+    index_argument,
     verbosity_argument,
 )
 from sidechain.api.registry import (
@@ -19,16 +19,20 @@ from sidechain.api.registry import (
     RpcError,
 )
 from sidechain.api.script_json import script_json
-from sidechain.api.spent_coins import spent_by_block, spent_in_mempool
+from sidechain.api.spent_coins import spent_by_block
 from sidechain.api.transaction_json import amount_json, asset_json, transaction_json
 from sidechain.chain import Chain
 from sidechain.errors import InvalidEncoding
+from sidechain.primitives.confidential import NULL
 from sidechain.primitives.transaction import OutPoint, Transaction
-from sidechain.validation.coins import Coin
 
-_NO_TRANSACTION = (
-    "No such mempool or blockchain transaction. Use gettransaction for wallet transactions."
+_NO_TRANSACTION = "No such mempool or blockchain transaction"
+_NOT_INDEXED = (
+    "No such mempool transaction. Use -txindex or provide a block hash to enable blockchain"
+    " transaction queries"
 )
+_NOT_IN_BLOCK = "No such transaction found in the provided block"
+_WALLET_HINT = ". Use gettransaction for wallet transactions."
 _NO_GENESIS = (
     "The genesis block coinbase is not considered an ordinary transaction and cannot be retrieved"
 )
@@ -37,8 +41,13 @@ _NO_GENESIS = (
 class TransactionMethods:
     """Reads a chain and its mempool; changes nothing."""
 
-    def __init__(self, chain: Chain) -> None:
+    def __init__(self, chain: Chain, *, indexed: bool = True) -> None:
+        """
+        Args:
+            indexed: whether transactions of blocks are found by txid alone (`-txindex`).
+        """
         self._chain = chain
+        self._indexed = indexed
 
     def register(self, registry: Registry) -> None:
         """Offer the methods."""
@@ -53,15 +62,19 @@ class TransactionMethods:
         add("gettxout", self.gettxout, "One unspent output, or null.")
 
     def getrawtransaction(self, txid: Any, verbosity: Any = 0, blockhash: Any = None) -> Any:
-        """Transaction of the mempool or of a block."""
+        """Transaction of the mempool or of a block; what it spends only in a block."""
         wanted = hash_argument(txid, "parameter 1")
-        level = verbosity_argument(verbosity, 0)
-        if wanted == self._chain.header(0).merkle_root:
+        genesis_spendable = self._chain.params.connect_genesis_outputs
+        if not genesis_spendable and wanted == self._chain.header(0).merkle_root:
             raise RpcError(INVALID_ADDRESS_OR_KEY, _NO_GENESIS)
+        level = verbosity_argument(verbosity, 0)
         tx, height = self._find(wanted, blockhash)
         if level <= 0:
             return tx.raw.hex()
-        spent = self._spent(tx, height) if level > 1 else None
+        spent = None
+        if level > 1 and height is not None and not tx.is_coinbase:
+            block = self._chain.block(height)
+            spent = spent_by_block(self._chain, block, height).get(tx.txid)
         shown: dict[str, Any] = {}
         if blockhash is not None:
             shown["in_active_chain"] = True
@@ -75,29 +88,22 @@ class TransactionMethods:
         return shown
 
     def _find(self, txid: bytes, blockhash: Any) -> tuple[Transaction, int | None]:
-        found = self._chain.find_transaction(txid)
         if blockhash is not None:
             height = self._chain.height_of(hash_argument(blockhash, "parameter 3"))
             if height is None:
                 raise RpcError(INVALID_ADDRESS_OR_KEY, "Block hash not found")
+            found = self._chain.find_transaction(txid)
             if found is None or found[1] != height:
-                raise RpcError(
-                    INVALID_ADDRESS_OR_KEY,
-                    "No such transaction found in the provided block. "
-                    "Use gettransaction for wallet transactions.",
-                )
-            return found
-        if found is not None:
+                raise RpcError(INVALID_ADDRESS_OR_KEY, _NOT_IN_BLOCK + _WALLET_HINT)
             return found
         entry = self._chain.mempool.get(txid)
-        if entry is None:
-            raise RpcError(INVALID_ADDRESS_OR_KEY, _NO_TRANSACTION)
-        return entry.tx, None
-
-    def _spent(self, tx: Transaction, height: int | None) -> list[Coin] | None:
-        if height is None:
-            return spent_in_mempool(self._chain, tx)
-        return spent_by_block(self._chain, self._chain.block(height), height).get(tx.txid)
+        if entry is not None:
+            return entry.tx, None
+        found = self._chain.find_transaction(txid) if self._indexed else None
+        if found is None:
+            reason = _NO_TRANSACTION if self._indexed else _NOT_INDEXED
+            raise RpcError(INVALID_ADDRESS_OR_KEY, reason + _WALLET_HINT)
+        return found
 
     def decoderawtransaction(self, hexstring: Any, iswitness: Any = None) -> dict[str, Any]:
         """Decode a transaction; the second parameter is accepted and means nothing."""
@@ -112,10 +118,7 @@ class TransactionMethods:
     def gettxout(self, txid: Any, n: Any, include_mempool: Any = True) -> dict[str, Any] | None:
         """One unspent output, or null; by default the mempool counts as spending it."""
         chain = self._chain
-        index = integer_argument(n)
-        if not 0 <= index < 1 << 30:
-            return None
-        outpoint = OutPoint(hash_argument(txid, "txid"), index)
+        outpoint = OutPoint(hash_argument(txid, "txid"), index_argument(n))
         coin, confirmations = chain.coin(outpoint), 0
         if coin is not None:
             confirmations = chain.tip_height - coin.height + 1
@@ -132,6 +135,17 @@ class TransactionMethods:
             **({"valuecommitment": coin.value.hex()} if hidden else {}),
             **({} if hidden else {"value": amount_json(coin.value)}),
             **asset_json(coin.asset),
+            "commitmentnonce": self._nonce(outpoint).hex(),
             "scriptPubKey": script_json(coin.script, chain.params),
             "coinbase": coin.coinbase,
         }
+
+    def _nonce(self, outpoint: OutPoint) -> bytes:
+        """The nonce of an output, which coins do not keep; empty where it is null."""
+        entry = self._chain.mempool.get(outpoint.txid)
+        tx = entry.tx if entry is not None else None
+        if tx is None:
+            found = self._chain.find_transaction(outpoint.txid)
+            tx = None if found is None else found[0]
+        nonce = NULL if tx is None else tx.outputs[outpoint.index].nonce
+        return b"" if nonce == NULL else nonce

@@ -3,6 +3,7 @@
 Source: elements/interfaces.md 3, elements/peg.md 8.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from sidechain.crypto.keys import is_public_key
@@ -20,6 +21,7 @@ from sidechain.script.script import (
 )
 from sidechain.validation.pegouts import parse_pegout
 
+_INVALID_OPCODE = 0xFF
 HASH_TYPE_NAMES = {
     0x01: "ALL",
     0x02: "NONE",
@@ -111,7 +113,7 @@ def _opcode_word(opcode: int) -> str:
         return "-1"
     if OP_1 <= opcode <= OP_16:
         return str(opcode - OP_1 + 1)
-    return opcode_name(opcode)
+    return "OP_INVALIDOPCODE" if opcode == _INVALID_OPCODE else opcode_name(opcode)
 
 
 def _signature_word(data: bytes) -> str:
@@ -146,12 +148,11 @@ def descriptor(script: bytes, prefixes: AddressPrefixes) -> str:
 
 def _descriptor_body(script: bytes, prefixes: AddressPrefixes) -> str:
     kind = classify(script)
-    if kind is ScriptKind.PUBKEY and is_public_key(script[1:-1]):
+    if kind is ScriptKind.PUBKEY and _is_plain_key(script[1:-1]):
         return f"pk({script[1:-1].hex()})"
     multisig = parse_multisig(script) if kind is ScriptKind.MULTISIG else None
-    if multisig is not None and len(multisig[1]) <= 3 and all(map(is_public_key, multisig[1])):
-        keys = ",".join(key.hex() for key in multisig[1])
-        return f"multi({multisig[0]},{keys})"
+    if multisig is not None and len(multisig[1]) <= 3 and all(map(_is_plain_key, multisig[1])):
+        return _multi_body(*multisig)
     program = witness_program(script)
     # Only a taproot program that is the x coordinate of a point has this form.
     taproot = program[1] if program and kind is ScriptKind.WITNESS_V1_TAPROOT else b""
@@ -159,6 +160,23 @@ def _descriptor_body(script: bytes, prefixes: AddressPrefixes) -> str:
         return f"rawtr({taproot.hex()})"
     address = script_address(script, prefixes)
     return f"raw({script.hex()})" if address is None else f"addr({address})"
+
+
+def wrapped_descriptor(script: bytes) -> str | None:
+    """Descriptor of the P2WSH output of a script, or None for a form that has none."""
+    multisig = parse_multisig(script) if classify(script) is ScriptKind.MULTISIG else None
+    if multisig is None or any(len(key) != 33 for key in multisig[1]):
+        return None
+    return add_checksum(f"wsh({_multi_body(*multisig)})")
+
+
+def _multi_body(threshold: int, pubkeys: Sequence[bytes]) -> str:
+    return f"multi({threshold},{','.join(key.hex() for key in pubkeys)})"
+
+
+def _is_plain_key(pubkey: bytes) -> bool:
+    """Whether a key has the form of one, not the hybrid one; a point it need not be."""
+    return (len(pubkey) == 33 and pubkey[0] in (2, 3)) or (len(pubkey) == 65 and pubkey[0] == 4)
 
 
 def add_checksum(body: str) -> str:

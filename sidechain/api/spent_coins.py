@@ -1,4 +1,4 @@
-"""What the inputs of transactions spend, for showing it: coins, undo records, peg-in witnesses."""
+"""What the inputs of transactions spend, for showing it: undo records, peg-in witnesses."""
 
 from sidechain.chain import Chain
 from sidechain.errors import InvalidTransaction
@@ -21,17 +21,6 @@ def spent_by_block(chain: Chain, block: Block, height: int) -> dict[bytes, list[
             made = Coin.of(output, height=height, coinbase=tx.is_coinbase)
             known[OutPoint(tx.txid, index)] = made
     return found
-
-
-def spent_in_mempool(chain: Chain, tx: Transaction) -> list[Coin] | None:
-    """The coins an unconfirmed transaction spends, or None if one is not known."""
-    known: dict[OutPoint, Coin] = {}
-    for txin in tx.inputs:
-        coin = chain.mempool.coin(txin.prevout) or chain.coin(txin.prevout)
-        if coin is not None:
-            known[txin.prevout] = coin
-    coins = [_coin(tx, index, known) for index in range(len(tx.inputs))]
-    return None if None in coins else [coin for coin in coins if coin is not None]
 
 
 def _coin(tx: Transaction, index: int, known: dict[OutPoint, Coin]) -> Coin | None:

@@ -16,13 +16,13 @@ _CONTEXT = GLOBAL_CONTEXT.ctx
 _ZERO_AUX = bytes(32)
 
 
-def public_key(secret: bytes) -> bytes:
-    """Compressed public key of a secret.
+def public_key(secret: bytes, *, compressed: bool = True) -> bytes:
+    """Public key of a secret, 33 bytes or uncompressed 65.
 
     Raises:
         InvalidEncoding: `secret` is not 32 bytes, zero, or at least the group order.
     """
-    return _private(secret).public_key.format(compressed=True)
+    return _private(secret).public_key.format(compressed=compressed)
 
 
 def is_public_key(data: bytes) -> bool:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import uvloop
 
-from sidechain.api.rpc import SUBVERSION
+from sidechain.api.rpc_node import SUBVERSION
 from sidechain.daemon.background import into_background
 from sidechain.daemon.chain_options import params_from_settings
 from sidechain.daemon.datadir import LOGGER, close_log, locked, open_log, process_id_file

@@ -10,6 +10,7 @@ from sidechain.api.http import Limits as RpcLimits
 from sidechain.api.http import RpcServer
 from sidechain.api.registry import Registry
 from sidechain.api.rpc import register_chain_methods
+from sidechain.api.rpc_node import NodeHooks
 from sidechain.chain import Chain
 from sidechain.daemon.clock import Clock
 from sidechain.daemon.datadir import LOGGER
@@ -195,9 +196,14 @@ class Node:
             chain,
             facts_for=self._facts_for,
             on_accepted=_nobody_to_tell,
-            unix_time_s=self._clock.now_s,
-            stop=self.stop,
-            set_time=self._clock.set,
+            hooks=NodeHooks(
+                unix_time_s=self._clock.now_s,
+                stop=self.stop,
+                set_time=self._clock.set,
+                indexed=self._options.transaction_index,
+                log_path=str(self._options.log_path or ""),
+            ),
+            labels=self._options.asset_labels,
             takes_blocks=True,
         )
 

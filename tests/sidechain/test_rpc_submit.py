@@ -8,6 +8,7 @@ import pytest
 
 from sidechain.api.registry import Registry, RpcError
 from sidechain.api.rpc import register_chain_methods
+from sidechain.api.rpc_node import NodeHooks
 from sidechain.chain import Chain
 from sidechain.primitives.transaction import Transaction
 from tests.factories import ALICE, Deposit, StaticFacts
@@ -28,7 +29,7 @@ class Node:
             chain,
             facts_for=self._facts_for,
             on_accepted=self._nobody,
-            unix_time_s=lambda: NOW_S,
+            hooks=NodeHooks(unix_time_s=lambda: NOW_S),
             takes_blocks=True,
         )
 

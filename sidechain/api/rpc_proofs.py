@@ -1,0 +1,89 @@
+"""RPC methods that prove that a block contains transactions, and read such proofs.
+
+Source: elements/interfaces.md 3.
+"""
+
+from typing import Any
+
+from sidechain.api.arguments import array_argument, hash_argument, hex_argument
+from sidechain.api.registry import (
+    INVALID_ADDRESS_OR_KEY,
+    INVALID_PARAMETER,
+    MISC_ERROR,
+    Registry,
+    RpcError,
+)
+from sidechain.chain import Chain
+from sidechain.errors import InvalidEncoding
+from sidechain.primitives.block import BlockHeader
+from sidechain.primitives.encoding import Reader
+from sidechain.primitives.merkle_proof import build_partial_tree, read_partial_tree
+
+
+class ProofMethods:
+    """Reads a chain; changes nothing."""
+
+    def __init__(self, chain: Chain) -> None:
+        self._chain = chain
+
+    def register(self, registry: Registry) -> None:
+        """Offer the methods."""
+        add = registry.add
+        add("gettxoutproof", self.gettxoutproof, "Prove that a block has transactions.")
+        add("verifytxoutproof", self.verifytxoutproof, "Txids that a proof proves.")
+
+    def gettxoutproof(self, txids: Any, blockhash: Any = None) -> str:
+        """Prove that a block has transactions: its header and a partial merkle tree."""
+        wanted: dict[bytes, None] = {}
+        texts = array_argument(txids)
+        if not texts:
+            raise RpcError(INVALID_PARAMETER, "Parameter 'txids' cannot be empty")
+        for text in texts:
+            txid = hash_argument(text, "txid")
+            if txid in wanted:
+                raise RpcError(
+                    INVALID_PARAMETER, f"Invalid parameter, duplicated txid: {text}"
+                )
+            wanted[txid] = None
+        block = self._chain.block(self._height(list(wanted), blockhash))
+        ids = [tx.txid for tx in block.transactions]
+        chosen = [position for position, txid in enumerate(ids) if txid in wanted]
+        if len(chosen) != len(wanted):
+            raise RpcError(
+                INVALID_ADDRESS_OR_KEY,
+                "Not all transactions found in specified or retrieved block",
+            )
+        return (block.header.serialize() + build_partial_tree(ids, chosen)).hex()
+
+    def _height(self, txids: list[bytes], blockhash: Any) -> int:
+        if blockhash is not None:
+            height = self._chain.height_of(hash_argument(blockhash, "blockhash"))
+            if height is None:
+                raise RpcError(INVALID_ADDRESS_OR_KEY, "Block not found")
+            return height
+        found = self._chain.find_transaction(txids[0])
+        if found is None:
+            raise RpcError(INVALID_ADDRESS_OR_KEY, "Transaction not yet in block")
+        return found[1]
+
+    def verifytxoutproof(self, proof: Any) -> list[str]:
+        """Txids that a proof proves of a block of this chain; none where it does not hold."""
+        reader = Reader(hex_argument(proof, "proof"))
+        try:
+            header = BlockHeader.read(reader, self._chain.params)
+        except InvalidEncoding as error:
+            raise RpcError(
+                MISC_ERROR, "DataStream::read(): end of data: iostream error"
+            ) from error
+        try:
+            tree = read_partial_tree(reader)
+        except InvalidEncoding:
+            return []
+        if tree.root != header.merkle_root:
+            return []
+        height = self._chain.height_of(header.hash)
+        if height is None:
+            raise RpcError(INVALID_ADDRESS_OR_KEY, "Block not found in chain")
+        if len(self._chain.block(height).transactions) != tree.tx_count:
+            return []
+        return [txid[::-1].hex() for _, txid in tree.matches]
