@@ -61,6 +61,17 @@ def ecdsa_verify(pubkey: bytes, signature_der: bytes, message: bytes) -> bool:
     return bool(lib.secp256k1_ecdsa_verify(_CONTEXT, signature, message, key))
 
 
+def ecdsa_verify_compact(pubkey: bytes, signature: bytes, message: bytes) -> bool:
+    """Verify a low-S ECDSA signature given as `r || s`, 64 bytes."""
+    key = _parse_public(pubkey)
+    if key is None or len(signature) != 64 or len(message) != 32:
+        return False
+    parsed = ffi.new("secp256k1_ecdsa_signature *")
+    if not lib.secp256k1_ecdsa_signature_parse_compact(_CONTEXT, parsed, signature):
+        return False
+    return bool(lib.secp256k1_ecdsa_verify(_CONTEXT, parsed, message, key))
+
+
 def schnorr_sign(secret: bytes, message: bytes) -> bytes:
     """BIP340 signature of a digest, 64 bytes, with zeros as auxiliary data (deterministic).
 
@@ -148,6 +159,22 @@ def der_to_compact(signature_der: bytes) -> bytes:
     if compact is None or compact_to_der(compact) != signature_der:
         raise InvalidEncoding("not a DER signature")
     return compact
+
+
+def strict_low_s(signature_der: bytes) -> bytes | None:
+    """The `r || s` of a signature in strict DER with a low S; None for any other.
+
+    A number outside of the group's order gives zeros, which verify under no key.
+    """
+    parsed = ffi.new("secp256k1_ecdsa_signature *")
+    size = len(signature_der)
+    if not lib.secp256k1_ecdsa_signature_parse_der(_CONTEXT, parsed, signature_der, size):
+        return None
+    if lib.secp256k1_ecdsa_signature_normalize(_CONTEXT, ffi.NULL, parsed):
+        return None
+    compact = ffi.new("unsigned char[64]")
+    lib.secp256k1_ecdsa_signature_serialize_compact(_CONTEXT, compact, parsed)
+    return bytes(ffi.buffer(compact))
 
 
 def compact_to_der(signature: bytes) -> bytes:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from sidechain.crypto.hashes import sha256
 from sidechain.crypto.keys import ecdsa_verify, schnorr_verify
 from sidechain.primitives.encoding import vectors
-from sidechain.primitives.transaction import SEQUENCE_FINAL, Transaction, TxOut
+from sidechain.primitives.transaction import SEQUENCE_FINAL, Transaction
 from sidechain.script.direct import verify_direct
 from sidechain.script.faults import ScriptFault, fail
 from sidechain.script.flags import (
@@ -50,6 +50,7 @@ from sidechain.script.script import (
 from sidechain.script.sighash import (
     SIGHASH_DEFAULT,
     SighashCache,
+    SpentOutput,
     TaprootPath,
     legacy_sighash,
     segwit_v0_sighash,
@@ -194,7 +195,7 @@ class TransactionChecker(SignatureChecker):
 def verify_input(
     tx: Transaction,
     index: int,
-    spent: TxOut,
+    spent: SpentOutput,
     flags: Flags,
     cache: SighashCache | None = None,
 ) -> None:
@@ -216,7 +217,7 @@ def verify_input(
 def run_input(
     tx: Transaction,
     index: int,
-    spent: TxOut,
+    spent: SpentOutput,
     flags: Flags,
     cache: SighashCache | None = None,
 ) -> None:

@@ -364,6 +364,9 @@ def count_sigops(script: bytes, *, accurate: bool) -> int:
         accurate: count a multisig by the number of keys written before it, else as 20.
     Source: elements/script.md 9.
     """
+    if not script or script[0] == OP_0 and script[1:2] == _PROGRAM_SIZES.get(len(script)):
+        # Nothing, or the two pushes of a segwit v0 output: most scripts there are.
+        return 0
     total = 0
     previous = -1
     for op in iter_ops(script):
@@ -375,6 +378,8 @@ def count_sigops(script: bytes, *, accurate: bool) -> int:
         previous = op.opcode
     return total
 
+
+_PROGRAM_SIZES = {22: b"\x14", 34: b"\x20"}
 
 _SINGLE_SIGOPS = frozenset(
     (OP_CHECKSIG, OP_CHECKSIGVERIFY, OP_CHECKSIGFROMSTACK, OP_CHECKSIGFROMSTACKVERIFY)

@@ -84,7 +84,15 @@ class SighashCache:
         genesis_hash: of this chain; only taproot commits to it.
     """
 
-    __slots__ = ("_legacy_inputs", "_legacy_prefix", "_parts", "genesis_hash", "spent", "tx")
+    __slots__ = (
+        "_legacy_inputs",
+        "_legacy_prefix",
+        "_parts",
+        "_segwit_all",
+        "genesis_hash",
+        "spent",
+        "tx",
+    )
 
     def __init__(
         self,
@@ -98,6 +106,26 @@ class SighashCache:
         self._parts: dict[str | tuple[str, int], bytes] = {}
         self._legacy_inputs: dict[bool, tuple[bytes, list[int]]] = {}
         self._legacy_prefix: tuple[bool, int, Hash] | None = None
+        self._segwit_all: tuple[bytes, bytes] | None = None
+
+    def segwit_all(self) -> tuple[bytes, bytes]:
+        """Of segwit v0 and SIGHASH_ALL: what precedes the input in what is signed, and outputs.
+
+        That is version, the hashes of prevouts, sequences and issuances; and the hash of the
+        outputs. In one go, as nearly every payment needs just these.
+        """
+        known = self._segwit_all
+        if known is None:
+            tx = self.tx
+            inputs = tx.inputs
+            prevouts = [item.prevout.serialize() for item in inputs]
+            sequences = [le32(item.sequence) for item in inputs]
+            issuances = [_issuance(item) or b"\0" for item in inputs]
+            head = le32(tx.version) + b"".join(
+                [sha256d(b"".join(pieces)) for pieces in (prevouts, sequences, issuances)]
+            )
+            known = self._segwit_all = head, sha256d(tx.outputs_bytes())
+        return known
 
     @property
     def prevouts(self) -> bytes:
@@ -310,6 +338,33 @@ def segwit_v0_sighash(
                 le32(tx.locktime),
                 le32(hash_type),
             )
+        )
+    )
+
+
+def p2wpkh_all_sighash(cache: SighashCache, index: int, key_hash: bytes, value: bytes) -> bytes:
+    """`segwit_v0_sighash` of a P2WPKH input and SIGHASH_ALL, in few steps.
+
+    Args:
+        key_hash: 20 bytes, the witness program.
+        value: raw value field of the spent output.
+    """
+    head, outputs = cache.segwit_all()
+    item = cache.tx.inputs[index]
+    issuance = b"" if item.issuance is None else item.issuance.serialize()
+    txid, position = item.prevout
+    return sha256d(
+        b"%b%b%b\x19\x76\xa9\x14%b\x88\xac%b%b%b%b%b\1\0\0\0"
+        % (
+            head,
+            txid,
+            position.to_bytes(4, "little"),
+            key_hash,
+            value,
+            item.sequence.to_bytes(4, "little"),
+            issuance,
+            outputs,
+            cache.tx.locktime.to_bytes(4, "little"),
         )
     )
 

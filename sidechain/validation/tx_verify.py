@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Sequence
 
 from sidechain.errors import InvalidTransaction, ScriptError
 from sidechain.params import COINBASE_MATURITY_BLOCKS, ChainParams
-from sidechain.primitives.transaction import SEQUENCE_FINAL, Transaction, TxOut
+from sidechain.primitives.transaction import SEQUENCE_FINAL, Transaction
 from sidechain.script.interpreter import (
     LOCKTIME_THRESHOLD,
     POLICY_FLAGS,
@@ -24,6 +24,7 @@ from sidechain.script.interpreter import (
 )
 from sidechain.script.ops_crypto import SEQUENCE_DISABLE_FLAG
 from sidechain.script.script import count_sigops, p2sh_sigops, witness_sigops
+from sidechain.script.sighash import SpentOutput
 from sidechain.validation.amounts import check_amounts, fees_by_asset
 from sidechain.validation.coins import Coin, CoinView, PeginKey
 from sidechain.validation.dynafed import HeaderChain, median_time_past
@@ -127,14 +128,14 @@ def check_scripts(
     verify = verify_input if direct else run_input
     for index, coin in enumerate(spent):
         try:
-            verify(tx, index, coin.output, flags, cache)
+            verify(tx, index, coin, flags, cache)
         except ScriptError as fault:
-            text = _script_fault(fault, index, coin.output, flags, cache)
+            text = _script_fault(fault, index, coin, flags, cache)
             raise InvalidTransaction(text, _input_detail(tx, index)) from fault
 
 
 def _script_fault(
-    fault: ScriptError, index: int, spent: TxOut, flags: Flags, cache: SighashCache
+    fault: ScriptError, index: int, spent: SpentOutput, flags: Flags, cache: SighashCache
 ) -> str:
     reason = fault.reason
     if flags & POLICY_FLAGS:

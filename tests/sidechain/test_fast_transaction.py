@@ -3,7 +3,7 @@
 import itertools
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from sidechain.errors import InvalidEncoding
@@ -17,6 +17,13 @@ from sidechain.primitives.transaction import (
     Transaction,
     TxIn,
     TxOut,
+)
+from sidechain.script.script import p2pkh_of_hash
+from sidechain.script.sighash import (
+    SIGHASH_ALL,
+    SighashCache,
+    p2wpkh_all_sighash,
+    segwit_v0_sighash,
 )
 from tests.byte_strategies import hostile, mutated
 from tests.sidechain.plain_reader import read_plainly
@@ -148,6 +155,24 @@ def test_reader_when_every_byte_of_a_payment_is_changed_then_equal_to_the_plain_
         check(payment[:cut])
         check(payment[:cut] + payment[cut + 1 :])
         check(payment + payment[:cut])
+
+
+@hostile
+@given(transactions(), st.data())
+def test_p2wpkh_hash_when_transaction_is_any_then_equal_to_the_plain_one(
+    tx: Transaction, data: st.DataObject
+) -> None:
+    assume(tx.inputs)
+    cache = SighashCache(tx)
+    for _ in range(2):
+        index = data.draw(st.integers(0, len(tx.inputs) - 1))
+        value, key_hash = (
+            data.draw(st.sampled_from(VALUES)),
+            data.draw(st.binary(min_size=20, max_size=20)),
+        )
+        code = p2pkh_of_hash(key_hash)
+        expected = segwit_v0_sighash(tx, index, code, value, SIGHASH_ALL, rangeproof=True)
+        assert p2wpkh_all_sighash(cache, index, key_hash, value) == expected
 
 
 @given(transactions())

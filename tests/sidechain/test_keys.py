@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sidechain.crypto import keys
 from sidechain.crypto.keys import GROUP_ORDER
 from sidechain.errors import InvalidEncoding
-from tests.byte_strategies import hostile
+from tests.byte_strategies import hostile, mutated
 
 _secrets = st.integers(1, GROUP_ORDER - 1).map(lambda number: number.to_bytes(32, "big"))
 _messages = st.binary(min_size=32, max_size=32)
@@ -137,3 +137,39 @@ def test_public_key_forms_are_told_from_other_bytes() -> None:
     assert not keys.is_public_key(b"\x04" + key[1:])
     assert not keys.is_public_key(b"\x02" + b"\xff" * 32)
     assert not keys.is_public_key(b"")
+
+
+@hostile
+@given(st.data())
+def test_strict_low_s_when_signature_is_any_then_as_by_the_plain_rules(data: st.DataObject) -> None:
+    high = keys.compact_to_der(_ONE + (GROUP_ORDER - 1).to_bytes(32, "big"))
+    large = keys.compact_to_der(b"\xff" * 32 + _ONE)
+    good = [keys.ecdsa_sign(_ONE, bytes([n]) * 32) for n in range(5)]
+    signature = data.draw(mutated([*good, high, large]))
+    try:
+        compact = keys.der_to_compact(signature)
+        expected = compact if keys.is_low_s(compact) else None
+    except InvalidEncoding:
+        expected = None
+    found = keys.strict_low_s(signature)
+    if found != expected:
+        # A number that is out of range reads as zero, which no key verifies.
+        assert expected is None
+        assert found is not None and bytes(32) in (found[:32], found[32:])
+        assert not keys.ecdsa_verify_compact(keys.public_key(_ONE), found, bytes(32))
+
+
+@hostile
+@given(st.data())
+def test_compact_verification_when_signature_is_low_then_as_of_its_der_form(
+    data: st.DataObject,
+) -> None:
+    message = data.draw(st.sampled_from([bytes(32), _ONE]))
+    compact = keys.der_to_compact(keys.ecdsa_sign(_ONE, bytes(32)))
+    compact = data.draw(mutated([compact]))
+    key = data.draw(mutated([keys.public_key(_ONE)]))
+    found = keys.ecdsa_verify_compact(key, compact, message)
+    if len(compact) != 64 or not keys.is_low_s(compact):
+        assert not found
+    else:
+        assert found == keys.ecdsa_verify(key, keys.compact_to_der(compact), message)
