@@ -134,7 +134,7 @@ class BlockProduction:
         """C20(a): something to put into the next block, or the first epoch still runs."""
         return (
             self._chain.tip_height + 1 <= self._first_epoch_blocks
-            or next(self._ready(self._chain.mempool.transactions()), None) is not None
+            or next(self._ready(self._chain.mempool.each_transaction()), None) is not None
             or self._peg.is_due()
         )
 

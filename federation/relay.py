@@ -110,7 +110,7 @@ class TransactionRelay:
         Claims whose block left Bitcoin's best chain: a claim with the proof of another block has
         the same txid, and is refused while the old one is kept.
         """
-        for tx in self._chain.mempool.transactions():
+        for tx in self._chain.mempool.claims():
             if is_stale(tx):
                 removed = self._chain.mempool.remove(tx.txid)
                 self._log.info("claim_dropped", txid=tx.txid[::-1].hex(), removed=len(removed))
@@ -128,7 +128,8 @@ class TransactionRelay:
             entry = self._chain.mempool.get(txid)
             if entry is None:
                 continue
-            data = entry.tx.serialize()
+            data = entry.raw
+            self._chain.mempool.mark_seen(txid)
             if self._network.room_bytes(member) < len(data) + FRAME_ROOM_BYTES:
                 return  # it asks another member, or again when it connects again
             self._network.send(member, FrameKind.TX, data)
@@ -140,7 +141,7 @@ class TransactionRelay:
             return
         known = self._chain.mempool.get(tx.txid)
         is_claim = any(txin.is_pegin for txin in tx.inputs)
-        if known is not None and (known.tx.wtxid == tx.wtxid or not is_claim):
+        if known is not None and (known.raw == tx.raw or not is_claim):
             return  # a claim with another proof is judged: the old one may be about to go
         try:
             check_transaction(tx)
@@ -226,7 +227,7 @@ class TransactionRelay:
 
     def _is_held(self, wtxid: bytes, txid: bytes) -> bool:
         entry = self._chain.mempool.get(txid)
-        return entry is not None and entry.tx.wtxid == wtxid
+        return entry is not None and entry.wtxid == wtxid
 
     def _blame(self, member: int, reason: str) -> None:
         self._log.warning("peer_fault", member=member, reason=reason)

@@ -17,13 +17,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from sidechain import policy
 from sidechain.branches import Branches, Moves
-from sidechain.errors import InvalidTransaction, Stalled
-from sidechain.mempool.admission import Circumstances, judge
-from sidechain.mempool.pool import Entry, Limits, Mempool
+from sidechain.mempool.admission import Candidate, Circumstances, enter, judge
+from sidechain.mempool.packages import PackageVerdict, judge_package, submit_package
+from sidechain.mempool.pool import Mempool
+from sidechain.mempool.relations import Limits
+from sidechain.mempool.reorganisation import after_blocks_left, drop_expired_pegs
 from sidechain.mempool.selection import select
 from sidechain.params import MAX_BLOCK_WEIGHT_WU, ChainParams
+from sidechain.policy.template import build_template
 from sidechain.primitives.block import NULL_ENTRY, Block, BlockHeader, ParamEntry
 from sidechain.primitives.transaction import OutPoint, Transaction
 from sidechain.script.block_signature import verify_block_signature
@@ -35,8 +37,7 @@ from sidechain.validation.connect import BlockDelta, validate_block, validate_pr
 from sidechain.validation.deployments import StateCache
 from sidechain.validation.dynafed import full_current, valid_fedpegscripts
 from sidechain.validation.headers import median_time_past
-from sidechain.validation.pegins import FedpegPair, ParentFacts, check_pegin
-from sidechain.validation.pegouts import parse_pegout
+from sidechain.validation.pegins import FedpegPair, ParentFacts
 
 CHECKED_BLOCKS_MAX = 4
 """Proposals whose verdict is kept until one of them is connected."""
@@ -74,7 +75,8 @@ class Chain:
         self._params = params
         self._branches = Branches(state, params)
         self.deployment_states: StateCache = {}
-        self._mempool = Mempool(limits)
+        incremental = params.incremental_relay_fee_sats_per_kvb
+        self._mempool = Mempool(limits, incremental_sats_per_kvb=incremental)
         self._relay_check = relay_check
         self._checked: dict[bytes, _Checked] = {}
         self._listeners: list[TipListener] = []
@@ -204,22 +206,45 @@ class Chain:
             InvalidTransaction: refused; nothing has changed.
             Stalled: a peg-in is not deep enough yet; nothing has changed.
         """
-        self._mempool.expire(now_s)
-        entry = self.test_tx(tx, facts, now_s)
-        self._mempool.add(entry, now_s)
+        enter(self.test_tx(tx, facts, now_s), self._mempool, now_s)
         return tx.txid
 
-    def test_tx(self, tx: Transaction, facts: ParentFacts | None, now_s: int) -> Entry:
+    def test_tx(self, tx: Transaction, facts: ParentFacts | None, now_s: int) -> Candidate:
         """Judge a transaction as `submit_tx` does, and change nothing.
 
         Returns:
-            The entry it would become, with fee and sizes.
+            The entry it would become, with fee and sizes, and what it would replace.
         Raises:
             As `submit_tx`.
         """
         if self._relay_check is not None:
             self._relay_check(tx)
         return judge(tx, self._mempool, self._circumstances(facts, now_s))
+
+    def test_package(
+        self, package: Sequence[Transaction], facts: ParentFacts | None, now_s: int
+    ) -> PackageVerdict:
+        """Judge transactions that would enter one after another, and change nothing."""
+        return judge_package(package, self._mempool, self._circumstances(facts, now_s))
+
+    def submit_package(
+        self,
+        package: Sequence[Transaction],
+        facts: ParentFacts | None,
+        now_s: int,
+        rate_max: int | None = None,
+    ) -> PackageVerdict:
+        """Take in a transaction, or a child with its unconfirmed parents, as far as they do.
+
+        Args:
+            rate_max: highest fee rate that one of them may pay, satoshis for 1,000 virtual bytes.
+        """
+        about = self._circumstances(facts, now_s)
+        return submit_package(package, self._mempool, about, rate_max)
+
+    def prioritise(self, txid: bytes, delta_sats: int) -> None:
+        """Count a transaction, in the mempool now or later, as paying so much more."""
+        self._mempool.prioritise(txid, delta_sats)
 
     def select_transactions(self, max_weight_wu: int = MAX_BLOCK_WEIGHT_WU) -> list[Transaction]:
         """Transactions of the mempool for a block, best paying first, parents before children.
@@ -245,7 +270,7 @@ class Chain:
             transactions: in order, parents before children.
             proposed: parameters this block votes for.
         """
-        return policy.build_template(
+        return build_template(
             self._state,
             self._params,
             time_s=time_s,
@@ -294,7 +319,7 @@ class Chain:
         """
         delta = self._judged(block, facts, reuse_checks)
         self._state.connect(block, delta)
-        self._follow_block(block)
+        self._follow_block(block, facts)
         self._tell_listeners()
         return delta
 
@@ -360,8 +385,7 @@ class Chain:
         try:
             self._branches.invalidate(block_hash, moves)
         finally:
-            del moves.disconnected[INVALIDATED_READMITTED_BLOCKS:]
-            self._follow(moves, now_s)
+            self._follow(moves, now_s, readmitted_blocks=INVALIDATED_READMITTED_BLOCKS)
         self.activate(facts=facts, now_s=now_s)
 
     def reconsider_block(
@@ -400,7 +424,7 @@ class Chain:
     def disconnect_tip(self, now_s: int) -> Block:
         """Take the tip block off; its transactions return to the mempool where still valid.
 
-        Peg-ins do not return, as in Elements; whoever made them sends them again.
+        Claims and peg-outs do not return, as in Elements; whoever made them sends them again.
 
         Returns:
             The block taken off.
@@ -411,48 +435,48 @@ class Chain:
         self._state.disconnect()
         self._checked.clear()
         self._fedpegscripts = self._next_fedpegscripts()
-        waiting = [*block.transactions[1:], *self._mempool.clear()]
-        for tx in waiting:
-            if not self._is_peg(tx):
-                self._take_back(tx, now_s)
+        after_blocks_left(
+            block.transactions, self._mempool, self._circumstances(None, now_s)
+        )
         self._tell_listeners()
         return block
 
-    def _follow_block(self, block: Block) -> None:
+    def _follow_block(self, block: Block, facts: ParentFacts | None = None) -> None:
         """Bring the mempool up to a block that was connected."""
         self._checked.clear()
         self._mempool.remove_for_block(block)
-        self._follow_fedpegscripts()
+        self._fedpegscripts = self._next_fedpegscripts()
+        if (self.tip_height + 1) % self._params.dynamic_epoch_length == 0:
+            drop_expired_pegs(self._mempool, self._circumstances(facts, block.header.time))
 
-    def _follow(self, moves: Moves, now_s: int) -> None:
+    def _follow(
+        self, moves: Moves, now_s: int, *, readmitted_blocks: int | None = None
+    ) -> None:
         """Bring the mempool to where the chain is now.
 
-        Transactions of blocks taken off return, but for peg-ins and authorised peg-outs; what
-        was in the mempool before is judged again.
+        Transactions of blocks taken off return where still valid, but for claims and peg-outs.
 
+        Args:
+            readmitted_blocks: how many of the blocks taken off first give theirs back; all if None.
         Source: elements/peg.md 7.6.
         """
         if not moves.connected and not moves.disconnected:
             return
+        for block in moves.connected:
+            self._follow_block(block)
         if moves.disconnected:
             self._checked.clear()
             self._fedpegscripts = self._next_fedpegscripts()
-            returned = [tx for b in reversed(moves.disconnected) for tx in b.transactions[1:]]
-            for tx in [*returned, *self._mempool.clear()]:
-                if not self._is_peg(tx):
-                    self._take_back(tx, now_s)
-        else:
-            for block in moves.connected:
-                self._follow_block(block)
+            self._readmit(moves.disconnected[readmitted_blocks:] if readmitted_blocks else [],
+                          now_s, readmit=False)
+            self._readmit(moves.disconnected[:readmitted_blocks], now_s, readmit=True)
         self._tell_listeners()
 
-    def _is_peg(self, tx: Transaction) -> bool:
-        if any(txin.is_pegin for txin in tx.inputs):
-            return True
-        outputs = tx.outputs if self._params.enforce_pak else ()
-        genesis = self._params.parent_genesis_hash
-        pegouts = [parse_pegout(output.script) for output in outputs]
-        return any(pegout is not None and pegout[0] == genesis for pegout in pegouts)
+    def _readmit(self, blocks: Sequence[Block], now_s: int, *, readmit: bool) -> None:
+        left = [tx for block in reversed(blocks) for tx in block.transactions]
+        if blocks:
+            about = self._circumstances(None, now_s)
+            after_blocks_left(left, self._mempool, about, readmit=readmit)
 
     def _tell_listeners(self) -> None:
         for listener in self._listeners:
@@ -487,27 +511,3 @@ class Chain:
         return valid_fedpegscripts(
             self._state, self._state.tip_height, self._params, next_block=True
         )
-
-    def _follow_fedpegscripts(self) -> None:
-        """Drop peg-ins that the next block could not claim any more.
-
-        Source: elements/peg.md 5.2.
-        """
-        pairs = self._next_fedpegscripts()
-        if pairs == self._fedpegscripts:
-            return
-        self._fedpegscripts = pairs
-        for tx in self._mempool.transactions():
-            for txin, witness in zip(tx.inputs, tx.input_witnesses, strict=True):
-                if not txin.is_pegin:
-                    continue
-                try:
-                    check_pegin(witness.pegin, txin.prevout, self._params, pairs, None)
-                except InvalidTransaction:
-                    self._mempool.remove(tx.txid)
-
-    def _take_back(self, tx: Transaction, now_s: int) -> None:
-        try:
-            self.submit_tx(tx, None, now_s)
-        except (InvalidTransaction, Stalled):
-            return

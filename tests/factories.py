@@ -204,7 +204,9 @@ class SignedChain:
             )
         )
         return Transaction.build(
-            inputs=[TxIn(OutPoint(deposit.txid, deposit.vout), is_pegin=True)],
+            inputs=[
+                TxIn(OutPoint(deposit.txid, deposit.vout), sequence=0xFFFFFFFD, is_pegin=True)
+            ],
             outputs=[
                 output(self.params, script, deposit.amount_sats - fee_sats),
                 output(self.params, b"", fee_sats),

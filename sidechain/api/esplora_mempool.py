@@ -124,7 +124,7 @@ class MempoolRoutes:
         if pool.sequence != self._sequence:
             sequence = pool.sequence
             rates = [
-                Rate(entry.fee_sats * 1000 // entry.fee_vsize, entry.fee_vsize)
+                Rate(entry.fee_sats * 1000 // entry.discount_vsize, entry.discount_vsize)
                 for entry in pool.entries()
             ]
             if len(rates) > SORT_INLINE_MAX:

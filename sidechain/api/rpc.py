@@ -4,6 +4,7 @@ Source: elements/interfaces.md 1 and 3, clients.md 2.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
 
 from sidechain.api.registry import Registry
 from sidechain.api.rpc_assets import AssetMethods
@@ -16,12 +17,12 @@ from sidechain.api.rpc_node import NodeHooks, NodeMethods
 from sidechain.api.rpc_proofs import ProofMethods
 from sidechain.api.rpc_scripts import ScriptMethods
 from sidechain.api.rpc_submit import Submission, SubmitMethods
+from sidechain.api.rpc_submission import SubmissionMethods
 from sidechain.api.rpc_transactions import TransactionMethods
 from sidechain.chain import Chain
+from sidechain.mempool_file import FactsFor
 from sidechain.primitives.transaction import Transaction
-from sidechain.validation.pegins import ParentFacts
 
-FactsFor = Callable[[Transaction], Awaitable[ParentFacts | None]]
 OnAccepted = Callable[[Transaction], Awaitable[None]]
 
 
@@ -34,6 +35,7 @@ def register_chain_methods(
     hooks: NodeHooks,
     labels: Mapping[str, bytes] | None = None,
     takes_blocks: bool = False,
+    mempool_file: Path | None = None,
 ) -> None:
     """Offer the methods of a chain.
 
@@ -43,6 +45,7 @@ def register_chain_methods(
         hooks: clock, and what the process lets its RPC do.
         labels: asset id in internal order by label; by default that of the pegged asset.
         takes_blocks: whether blocks come in by these methods; a member has them from its peers.
+        mempool_file: where `savemempool` writes; without it that method fails.
     """
     if labels is None:
         labels = {chain.params.pegged_asset_name: chain.params.pegged_asset}
@@ -57,6 +60,9 @@ def register_chain_methods(
     BuildMethods(chain, facts_for).register(registry)
     AssetMethods(chain, labels).register(registry)
     MempoolMethods(
+        chain, facts_for=facts_for, unix_time_s=clock, file=mempool_file
+    ).register(registry)
+    SubmissionMethods(
         chain, facts_for=facts_for, on_accepted=on_accepted, unix_time_s=clock
     ).register(registry)
     if takes_blocks:

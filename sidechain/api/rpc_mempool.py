@@ -1,47 +1,46 @@
-"""RPC methods that show the mempool and put transactions into it.
+"""RPC methods that show the mempool, weigh its transactions and keep it on disk.
 
 Source: elements/interfaces.md 1 and 3.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
-from sidechain import policy
 from sidechain.api.arguments import (
     array_argument,
-    encoded_argument,
     flag_argument,
     hash_argument,
+    integer_argument,
     text_argument,
+    verbosity_argument,
 )
-from sidechain.api.json_text import coins, sats
+from sidechain.api.json_text import coins
 from sidechain.api.registry import (
-    DESERIALIZATION_ERROR,
     INVALID_ADDRESS_OR_KEY,
     INVALID_PARAMETER,
+    MISC_ERROR,
     TYPE_ERROR,
-    VERIFY_ALREADY_IN_CHAIN,
-    VERIFY_ERROR,
-    VERIFY_REJECTED,
     Registry,
     RpcError,
+    type_names,
 )
 from sidechain.chain import Chain
-from sidechain.errors import InvalidEncoding, InvalidTransaction, Stalled
-from sidechain.mempool.pool import Entry
-from sidechain.params import ChainParams
-from sidechain.primitives.confidential import NULL, is_explicit
-from sidechain.primitives.transaction import OutPoint, Transaction
-from sidechain.validation.pegins import ParentFacts
-from sidechain.validation.pegouts import parse_pegout
+from sidechain.errors import InvalidEncoding, Unavailable
+from sidechain.mempool.entry import Entry, Trait
+from sidechain.mempool.relations import (
+    ancestors_of,
+    by_depth_and_score,
+    descendants_of,
+    total,
+)
+from sidechain.mempool_file import FactsFor, load_mempool, save_mempool
+from sidechain.policy.standardness import dust_outputs
+from sidechain.primitives.transaction import OutPoint
 
-MAX_FEE_RATE_DEFAULT_SATS = 10_000_000
-"""0.10 coins for 1,000 virtual bytes."""
-MAX_TEST_TRANSACTIONS = 25
-_DECODE_FAILED = "TX decode failed. Make sure the tx has at least one input."
-_IN_CHAIN = "Transaction outputs already in utxo set"
-_MISSING = "bad-txns-inputs-missingorspent"
-_FEE_TOO_HIGH = "max-fee-exceeded"
+_NOT_IN_MEMPOOL = "Transaction not in mempool"
+_INT64_MAX = 2**63 - 1
+_INT32_MAX = 2**31 - 1
 
 
 class MempoolMethods:
@@ -51,14 +50,14 @@ class MempoolMethods:
         self,
         chain: Chain,
         *,
-        facts_for: Callable[[Transaction], Awaitable[ParentFacts | None]],
-        on_accepted: Callable[[Transaction], Awaitable[None]],
+        facts_for: FactsFor,
         unix_time_s: Callable[[], int],
+        file: Path | None = None,
     ) -> None:
         self._chain = chain
         self._facts_for = facts_for
-        self._on_accepted = on_accepted
         self._unix_time_s = unix_time_s
+        self._file = file
 
     def register(self, registry: Registry) -> None:
         """Offer the methods."""
@@ -66,218 +65,222 @@ class MempoolMethods:
         add("getrawmempool", self.getrawmempool, "Txids in the mempool, or their entries.")
         add("getmempoolinfo", self.getmempoolinfo, "Size and limits of the mempool.")
         add("getmempoolentry", self.getmempoolentry, "One transaction's entry.")
-        add("sendrawtransaction", self.sendrawtransaction, "Take in a transaction and relay it.")
-        add("testmempoolaccept", self.testmempoolaccept, "Judge transactions one by one.")
+        add("getmempoolancestors", self.getmempoolancestors, "What a transaction depends on.")
+        add("getmempooldescendants", self.getmempooldescendants, "What depends on it.")
+        add("gettxspendingprevout", self.gettxspendingprevout, "Who spends given outputs.")
+        add("getorphantxs", self.getorphantxs, "Transactions that wait for their parents.")
+        add("prioritisetransaction", self.prioritisetransaction, "Let a fee count for more.")
+        add(
+            "getprioritisedtransactions",
+            self.getprioritisedtransactions,
+            "Transactions whose fee counts for more, or for less.",
+        )
+        add("savemempool", self.savemempool, "Write the mempool to its file.")
+        add("importmempool", self.importmempool, "Take in the transactions of a mempool file.")
 
     def getrawmempool(self, verbose: Any = False, mempool_sequence: Any = False) -> Any:
-        """Txids, or with `verbose` their entries."""
-        pool = self._chain.mempool
-        txids = pool.txids()
+        """Txids, or with `verbose` their entries: few ancestors first, then best paid first."""
+        with_sequence = flag_argument(mempool_sequence, False)
+        entries = by_depth_and_score(self._chain.mempool.entries())
         if flag_argument(verbose, False):
-            return {txid[::-1].hex(): self._entry_json(txid) for txid in txids}
-        shown = [txid[::-1].hex() for txid in txids]
-        if flag_argument(mempool_sequence, False):
-            return {"txids": shown, "mempool_sequence": pool.sequence}
+            if with_sequence:
+                raise RpcError(
+                    INVALID_PARAMETER, "Verbose results cannot contain mempool sequence values."
+                )
+            return {_shown(entry): self._entry_json(entry) for entry in entries}
+        shown = [_shown(entry) for entry in entries]
+        if with_sequence:
+            return {"txids": shown, "mempool_sequence": self._chain.mempool.sequence}
         return shown
 
     def getmempoolinfo(self) -> dict[str, Any]:
         """Size and limits of the mempool."""
         pool, params = self._chain.mempool, self._chain.params
-        entries = pool.entries()
         floor = pool.floor_sats_per_kvb(self._unix_time_s())
         return {
             "loaded": True,
-            "size": len(entries),
-            "bytes": sum(entry.vsize for entry in entries),
-            "usage": pool.size_bytes,
-            "total_fee": coins(sum(entry.fee_sats for entry in entries)),
+            "size": len(pool),
+            "bytes": pool.vbytes,
+            "usage": pool.usage_bytes,
+            "total_fee": coins(pool.fees_sats),
             "maxmempool": pool.limits.bytes,
             "mempoolminfee": coins(max(floor, params.min_relay_fee_sats_per_kvb)),
             "minrelaytxfee": coins(params.min_relay_fee_sats_per_kvb),
-            "incrementalrelayfee": coins(policy.INCREMENTAL_RELAY_FEE_SATS_PER_KVB),
-            "unbroadcastcount": 0,
-            "fullrbf": True,
+            "incrementalrelayfee": coins(params.incremental_relay_fee_sats_per_kvb),
+            "unbroadcastcount": len(pool.unbroadcast),
+            "fullrbf": False,
         }
 
     def getmempoolentry(self, txid: Any) -> dict[str, Any]:
         """One transaction's entry."""
+        return self._entry_json(self._entry(txid))
+
+    def getmempoolancestors(self, txid: Any, verbose: Any = False) -> Any:
+        """Unconfirmed transactions this one depends on."""
+        is_verbose = flag_argument(verbose, False)
+        return self._relatives(ancestors_of(self._entry(txid)), is_verbose)
+
+    def getmempooldescendants(self, txid: Any, verbose: Any = False) -> Any:
+        """Transactions in the mempool that depend on this one."""
+        is_verbose = flag_argument(verbose, False)
+        return self._relatives(descendants_of(self._entry(txid)), is_verbose)
+
+    def gettxspendingprevout(self, outputs: Any) -> list[dict[str, Any]]:
+        """For every output given, the transaction in the mempool that spends it."""
+        given = array_argument(outputs)
+        if not given:
+            raise RpcError(INVALID_PARAMETER, "Invalid parameter, outputs are missing")
+        places = [_outpoint(item) for item in given]
+        answer = []
+        for place in places:
+            shown: dict[str, Any] = {"txid": place.txid[::-1].hex(), "vout": place.index}
+            spender = self._chain.mempool.spender(place)
+            if spender is not None:
+                shown["spendingtxid"] = spender[::-1].hex()
+            answer.append(shown)
+        return answer
+
+    def getorphantxs(self, verbosity: Any = 0) -> list[Any]:
+        """Nothing: this node keeps no transaction whose parents it does not know."""
+        level = verbosity_argument(verbosity, 0)
+        if not 0 <= level <= 2:
+            raise RpcError(INVALID_PARAMETER, f"Invalid verbosity value {level}")
+        return []
+
+    def prioritisetransaction(self, txid: Any, dummy: Any = None, fee_delta: Any = None) -> bool:
+        """Let a transaction's fee count for more (or less), in satoshis; calls add up."""
         wanted = hash_argument(txid, "txid")
-        if wanted not in self._chain.mempool:
-            raise RpcError(INVALID_ADDRESS_OR_KEY, "Transaction not in mempool")
-        return self._entry_json(wanted)
-
-    def _entry_json(self, txid: bytes) -> dict[str, Any]:
-        pool = self._chain.mempool
-        entry = pool.get(txid)
-        if entry is None:
-            return {}
-        above = [e for e in map(pool.get, {txid, *pool.ancestors(txid)}) if e is not None]
-        below = [e for e in map(pool.get, {txid, *pool.descendants(txid)}) if e is not None]
-        shown: dict[str, Any] = {
-            "vsize": entry.vsize,
-            "weight": entry.tx.weight_wu,
-            "time": entry.time_s,
-            "height": entry.height - 1,
-            "descendantcount": len(below),
-            "descendantsize": sum(each.vsize for each in below),
-            "ancestorcount": len(above),
-            "ancestorsize": sum(each.vsize for each in above),
-            "wtxid": entry.tx.wtxid[::-1].hex(),
-            "fees": {
-                "base": coins(entry.fee_sats),
-                "modified": coins(entry.fee_sats),
-                "ancestor": coins(sum(each.fee_sats for each in above)),
-                "descendant": coins(sum(each.fee_sats for each in below)),
-            },
-            "depends": sorted(parent[::-1].hex() for parent in entry.parents),
-            "spentby": sorted(child[::-1].hex() for child in entry.children),
-            "bip125-replaceable": True,
-            "unbroadcast": False,
-        }
-        if self._chain.params.accept_discount_ct:
-            shown["discountvsize"] = entry.tx.discount_vsize
-        return shown
-
-    async def sendrawtransaction(
-        self, hexstring: Any, maxfeerate: Any = None, maxburnamount: Any = None
-    ) -> str:
-        """Take in a transaction and relay it; sending it again relays it again."""
-        tx = _decode(hexstring, _DECODE_FAILED)
-        rate_limit = _fee_rate(maxfeerate)
-        _check_outputs(tx, self._chain.params, _amount(maxburnamount, 0))
-        facts = await self._facts_if_needed(tx)
-        # From here to the acceptance nothing is awaited: the tip judged is the tip in force.
-        if self._is_in_chain(tx):
-            raise RpcError(VERIFY_ALREADY_IN_CHAIN, _IN_CHAIN)
-        known = self._chain.mempool.get(tx.txid)
-        if known is None:
-            self._accept(tx, facts, rate_limit)
-        await self._on_accepted(tx if known is None else known.tx)
-        return tx.txid[::-1].hex()
-
-    def _is_in_chain(self, tx: Transaction) -> bool:
-        """Whether a block has the transaction and left an output of it unspent."""
-        places = (OutPoint(tx.txid, index) for index in range(len(tx.outputs)))
-        return any(self._chain.coin(place) is not None for place in places)
-
-    def _accept(self, tx: Transaction, facts: ParentFacts | None, rate_limit: int) -> None:
-        now_s = self._unix_time_s()
-        try:
-            fee_limit = policy.required_fee_sats(tx.vsize, rate_limit)
-            if rate_limit and policy.fee_sats(tx, self._chain.params) > fee_limit:
-                # Whatever else is wrong with it is said first.
-                self._chain.test_tx(tx, facts, now_s)
-                raise RpcError(
-                    VERIFY_ERROR,
-                    "Fee exceeds maximum configured by user (e.g. -maxtxfee, maxfeerate)",
-                )
-            self._chain.submit_tx(tx, facts, now_s)
-        except Stalled as error:
-            raise RpcError(VERIFY_REJECTED, f"bad-pegin-witness, {error.reason}") from error
-        except InvalidTransaction as error:
-            raise _refusal(error) from error
-
-    async def testmempoolaccept(self, rawtxs: Any, maxfeerate: Any = None) -> list[dict[str, Any]]:
-        """Judge transactions, each for itself on the mempool as it is."""
-        given = array_argument(rawtxs)
-        if not 1 <= len(given) <= MAX_TEST_TRANSACTIONS:
+        delta_sats = integer_argument(fee_delta)
+        if abs(delta_sats) > _INT64_MAX:
+            raise RpcError(MISC_ERROR, "JSON integer out of range")
+        if dummy is not None and dummy != 0:
             raise RpcError(
                 INVALID_PARAMETER,
-                f"Array must contain between 1 and {MAX_TEST_TRANSACTIONS} transactions.",
+                "Priority is no longer supported, dummy argument to prioritisetransaction "
+                "must be 0.",
             )
-        rate_limit = _fee_rate(maxfeerate)
-        verdicts = []
-        for item in given:
-            text = text_argument(item)
-            failure = f"TX decode failed: {text} Make sure the tx has at least one input."
-            tx = _decode(text, failure)
-            facts = await self._facts_if_needed(tx)
-            verdicts.append(self._verdict(tx, facts, rate_limit))
-        return verdicts
-
-    def _verdict(
-        self, tx: Transaction, facts: ParentFacts | None, rate_limit: int
-    ) -> dict[str, Any]:
-        shown: dict[str, Any] = {"txid": tx.txid[::-1].hex(), "wtxid": tx.wtxid[::-1].hex()}
-        try:
-            entry = self._chain.test_tx(tx, facts, self._unix_time_s())
-        except Stalled as error:
-            return shown | _denied("bad-pegin-witness", f"bad-pegin-witness, {error.reason}")
-        except InvalidTransaction as error:
-            if error.reason == _MISSING:
-                return shown | {"allowed": False, "reject-reason": "missing-inputs"}
-            return shown | _denied(error.reason, str(error))
-        limit = policy.required_fee_sats(entry.vsize, rate_limit)
-        if rate_limit and entry.fee_sats > limit:
-            return shown | _denied(_FEE_TOO_HIGH, _FEE_TOO_HIGH)
-        return shown | _allowed(entry)
-
-    async def _facts_if_needed(self, tx: Transaction) -> ParentFacts | None:
-        if not any(txin.is_pegin for txin in tx.inputs):
-            return None
-        return await self._facts_for(tx)
-
-
-def _decode(value: Any, failure: str) -> Transaction:
-    try:
-        return Transaction.decode(encoded_argument(value, failure))
-    except InvalidEncoding as error:
-        raise RpcError(DESERIALIZATION_ERROR, failure) from error
-
-
-def _amount(value: Any, default_sats: int) -> int:
-    if value is None:
-        return default_sats
-    try:
-        return sats(value)
-    except ValueError as error:
-        raise RpcError(TYPE_ERROR, str(error)) from error
-
-
-def _fee_rate(value: Any) -> int:
-    """The limit in satoshis for 1,000 virtual bytes; 0 is no limit."""
-    rate = _amount(value, MAX_FEE_RATE_DEFAULT_SATS)
-    if rate >= 100_000_000:
-        raise RpcError(
-            INVALID_PARAMETER, "Fee rates larger than or equal to 1BTC/kvB are not accepted"
-        )
-    return rate
-
-
-def _check_outputs(tx: Transaction, params: ChainParams, burn_limit_sats: int) -> None:
-    """What only the sender's own node looks at, against mistakes."""
-    for output in tx.outputs:
-        if output.nonce != NULL and is_explicit(output.value):
-            raise RpcError(VERIFY_ERROR, "Transaction output has a nonce, but is not blinded")
-        pegout = parse_pegout(output.script)
-        is_pegout = pegout is not None and pegout[0] == params.parent_genesis_hash
-        burned = output.is_unspendable and not output.is_fee and not is_pegout
-        if burned and (output.value_sats or 0) > burn_limit_sats:
+        params, tx = self._chain.params, self._chain.mempool.tx(wanted)
+        if tx is not None and not params.accept_nonstandard and dust_outputs(tx, params, 1):
             raise RpcError(
-                VERIFY_ERROR,
-                "Unspendable output exceeds maximum configured by user (maxburnamount)",
+                INVALID_PARAMETER, "Priority is not supported for transactions with dust outputs."
             )
+        self._chain.prioritise(wanted, delta_sats)
+        return True
+
+    def getprioritisedtransactions(self) -> dict[str, Any]:
+        """Fee deltas by txid, of transactions here or not."""
+        pool = self._chain.mempool
+        answer: dict[str, Any] = {}
+        for txid in sorted(pool.deltas):
+            entry = pool.get(txid)
+            shown = {"fee_delta": pool.deltas[txid], "in_mempool": entry is not None}
+            if entry is not None:
+                shown["modified_fee"] = entry.modified_fee_sats
+            answer[txid[::-1].hex()] = shown
+        return answer
+
+    def savemempool(self) -> dict[str, Any]:
+        """Write the mempool to its file."""
+        try:
+            if self._file is None:
+                raise Unavailable("this node keeps no mempool file")
+            save_mempool(self._chain, self._file)
+        except Unavailable as error:
+            raise RpcError(MISC_ERROR, "Unable to dump mempool to disk") from error
+        return {"filename": str(self._file)}
+
+    async def importmempool(self, filepath: Any, options: Any = None) -> dict[str, Any]:
+        """Take in the transactions of a mempool file; times, deltas and marks are as asked."""
+        path = Path(text_argument(filepath))
+        chosen = {} if options is None else options
+        if not isinstance(chosen, dict):
+            raise RpcError(TYPE_ERROR, "options must be an object")
+        names = {"use_current_time", "apply_fee_delta_priority", "apply_unbroadcast_set"}
+        for name in chosen:
+            if name not in names:
+                raise RpcError(INVALID_PARAMETER, f"Unknown named parameter {name}")
+        try:
+            await load_mempool(
+                self._chain,
+                path,
+                facts_for=self._facts_for,
+                unix_time_s=self._unix_time_s,
+                use_current_time=flag_argument(chosen.get("use_current_time"), True),
+                apply_deltas=flag_argument(chosen.get("apply_fee_delta_priority"), False),
+                apply_unbroadcast=flag_argument(chosen.get("apply_unbroadcast_set"), False),
+            )
+        except (InvalidEncoding, Unavailable) as error:
+            raise RpcError(
+                MISC_ERROR, "Unable to import mempool file, see debug.log for details."
+            ) from error
+        return {}
+
+    def _entry(self, txid: Any) -> Entry:
+        entry = self._chain.mempool.get(hash_argument(txid, "parameter 1"))
+        if entry is None:
+            raise RpcError(INVALID_ADDRESS_OR_KEY, _NOT_IN_MEMPOOL)
+        return entry
+
+    def _relatives(self, entries: Iterable[Entry], is_verbose: bool) -> Any:
+        ordered = sorted(entries, key=lambda entry: entry.txid)
+        if is_verbose:
+            return {_shown(entry): self._entry_json(entry) for entry in ordered}
+        return [_shown(entry) for entry in ordered]
+
+    def _entry_json(self, entry: Entry) -> dict[str, Any]:
+        above, below = ancestors_of(entry), descendants_of(entry)
+        upward, downward = total({entry, *above}), total({entry, *below})
+        signals = any(each.traits & Trait.REPLACEABLE for each in (entry, *above))
+        parents = (_shown(each) for each in entry.parents or ())
+        children = sorted(entry.children or (), key=lambda each: each.txid)
+        return {
+            "vsize": entry.vsize,
+            "weight": entry.weight_wu,
+            "time": entry.time_s,
+            "height": entry.height,
+            "descendantcount": downward.count,
+            "descendantsize": downward.vsize,
+            "ancestorcount": upward.count,
+            "ancestorsize": upward.vsize,
+            "wtxid": entry.wtxid[::-1].hex(),
+            "fees": {
+                "base": coins(entry.fee_sats),
+                "modified": coins(entry.modified_fee_sats),
+                "ancestor": coins(upward.fee_sats),
+                "descendant": coins(downward.fee_sats),
+            },
+            "depends": sorted(parents),
+            "spentby": [_shown(each) for each in children],
+            "bip125-replaceable": signals,
+            "unbroadcast": entry.txid in self._chain.mempool.unbroadcast,
+        }
 
 
-def _refusal(error: InvalidTransaction) -> RpcError:
-    if error.reason == _MISSING:
-        return RpcError(VERIFY_ERROR, error.reason)
-    if error.reason == "txn-already-known":
-        return RpcError(VERIFY_ALREADY_IN_CHAIN, _IN_CHAIN)
-    return RpcError(VERIFY_REJECTED, str(error))
+def _shown(entry: Entry) -> str:
+    return entry.txid[::-1].hex()
 
 
-def _denied(reason: str, details: str) -> dict[str, Any]:
-    return {"allowed": False, "reject-reason": reason, "reject-details": details}
-
-
-def _allowed(entry: Entry) -> dict[str, Any]:
-    return {
-        "allowed": True,
-        "vsize": entry.vsize,
-        "fees": {
-            "base": coins(entry.fee_sats),
-            "effective-feerate": coins(entry.fee_sats * 1000 // entry.vsize),
-            "effective-includes": [entry.tx.wtxid[::-1].hex()],
-        },
-    }
+def _outpoint(value: Any) -> OutPoint:
+    """An object with exactly a txid and a vout."""
+    if not isinstance(value, dict):
+        given = type_names.get(type(value), "number")
+        raise RpcError(TYPE_ERROR, f"JSON value of type {given} is not of expected type object")
+    for name, kind, wanted in (("txid", str, "string"), ("vout", int, "number")):
+        field = value.get(name)
+        if field is None:
+            raise RpcError(TYPE_ERROR, f"Missing {name}")
+        if not isinstance(field, kind) or isinstance(field, bool):
+            given = type_names.get(type(field), "number")
+            raise RpcError(
+                TYPE_ERROR,
+                f"JSON value of type {given} for field {name} is not of expected type {wanted}",
+            )
+    for name in value:
+        if name not in ("txid", "vout"):
+            raise RpcError(TYPE_ERROR, f"Unexpected key {name}")
+    txid, index = hash_argument(value["txid"], "txid"), integer_argument(value["vout"])
+    if index < 0:
+        raise RpcError(INVALID_PARAMETER, "Invalid parameter, vout cannot be negative")
+    if index > _INT32_MAX:
+        raise RpcError(MISC_ERROR, "JSON integer out of range")
+    return OutPoint(txid, index)

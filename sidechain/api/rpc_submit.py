@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from sidechain import policy
+from sidechain.policy.standardness import check_standard
 from sidechain.api.arguments import encoded_argument, flag_argument, hash_argument
 from sidechain.api.registry import (
     DESERIALIZATION_ERROR,
@@ -197,7 +197,7 @@ def decode_block(value: Any, chain: Chain) -> Block:
 def _check_standard(block: Block, chain: Chain) -> None:
     for tx in block.transactions[1:]:
         try:
-            policy.check_standard(tx, chain.params)
+            check_standard(tx, chain.params)
         except InvalidTransaction as fault:
             raise RpcError(
                 VERIFY_ERROR,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sidechain.api.credentials import Login, SaltedLogin
 from sidechain.daemon.settings import OptionError, Settings
-from sidechain.mempool.pool import Limits
+from sidechain.mempool.relations import Limits
 from sidechain.params import MAX_BLOCK_WEIGHT_WU, ChainParams
 
 RPC_PORT = 7040

@@ -1,70 +1,65 @@
-"""Accepted transactions that are not in a block yet: relations, limits, conflicts, expiry. Pure.
+"""Accepted transactions that are not in a block yet: relations, conflicts, size, expiry. Pure.
 
 What comes here was judged by `admission`; nothing about coins or scripts is known. Time is an
 argument. Source: elements/transactions.md 7.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from sidechain.errors import InvalidTransaction, InvariantError
-from sidechain.policy import INCREMENTAL_RELAY_FEE_SATS_PER_KVB, required_fee_sats
+from sidechain.errors import InvariantError
+from sidechain.mempool.entry import Entry, Trait
+from sidechain.mempool.eviction import RollingFee, WorstFirst
+from sidechain.mempool.relations import (
+    Limits,
+    ancestors_of,
+    by_depth_and_score,
+    descendants_of,
+    family_total,
+    with_descendants,
+)
+from sidechain.params import INCREMENTAL_RELAY_FEE_SATS_PER_KVB
+from sidechain.policy.fees import fee_rate
 from sidechain.primitives.block import Block
 from sidechain.primitives.transaction import OutPoint, Transaction
 from sidechain.validation.coins import Coin
 
-MAX_BYTES = 100_000_000
-MAX_TRANSACTIONS = 50_000
-MAX_ANCESTORS = 25
-MAX_DESCENDANTS = 25
-MAX_PACKAGE_VBYTES = 101_000
-MAX_REPLACED = 100
-EXPIRY_S = 14 * 24 * 3600
-FLOOR_HALF_LIFE_S = 12 * 3600
+MEMPOOL_HEIGHT = 0x7FFFFFFF
+"""Height of coins that no block holds yet."""
+RECENT_DECODED = 64
+"""Transactions kept decoded: children often come right behind their parents."""
+
+_USAGE_BASE_BYTES = 1_100
+_USAGE_PER_BYTE = 3
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """Bounds of one mempool."""
-
-    bytes: int = MAX_BYTES
-    transactions: int = MAX_TRANSACTIONS
-    ancestors: int = MAX_ANCESTORS
-    descendants: int = MAX_DESCENDANTS
-    package_vbytes: int = MAX_PACKAGE_VBYTES
-    expiry_s: int = EXPIRY_S
-
-
-@dataclass(slots=True, kw_only=True)
-class Entry:
-    """One transaction in the mempool, with its relatives there.
-
-    `vsize` is the ordinary virtual size, `fee_vsize` the one fees are asked for (discounted
-    where the chain discounts).
-    """
-
-    tx: Transaction
-    fee_sats: int
-    vsize: int
-    fee_vsize: int
-    sigop_cost: int
-    time_s: int
-    height: int
-    parents: set[bytes] = field(default_factory=set)
-    children: set[bytes] = field(default_factory=set)
+def usage_bytes(raw: bytes) -> int:
+    """Memory that elementsd would count for a transaction, about; what `Limits.bytes` bounds."""
+    return _USAGE_BASE_BYTES + _USAGE_PER_BYTE * len(raw)
 
 
 class Mempool:
     """The owner of accepted transactions. Every method leaves it consistent or raises first."""
 
-    def __init__(self, limits: Limits | None = None) -> None:
+    def __init__(
+        self,
+        limits: Limits | None = None,
+        *,
+        incremental_sats_per_kvb: int = INCREMENTAL_RELAY_FEE_SATS_PER_KVB,
+    ) -> None:
         self._limits = limits or Limits()
+        self._incremental = incremental_sats_per_kvb
         self._entries: dict[bytes, Entry] = {}
-        self._spenders: dict[OutPoint, bytes] = {}
-        self._bytes = 0
-        self._floor_sats_per_kvb = 0
-        self._floor_since_s = 0
-        self._sequence = 0
+        self._spenders: dict[bytes, Entry] = {}
+        self._deltas: dict[bytes, int] = {}
+        self._recent: dict[bytes, Transaction] = {}
+        self._rolling = RollingFee()
+        self._worst: WorstFirst | None = None
+        self._unseen: set[bytes] = set()
+        self._oldest_s = 0
+        self._usage = 0
+        self._vbytes = 0
+        self._fees_sats = 0
+        self._sequence = 1
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -73,9 +68,19 @@ class Mempool:
         return txid in self._entries
 
     @property
-    def size_bytes(self) -> int:
-        """Bytes of all transactions, witnesses included."""
-        return self._bytes
+    def usage_bytes(self) -> int:
+        """Memory of all transactions, by estimate."""
+        return self._usage
+
+    @property
+    def vbytes(self) -> int:
+        """Virtual bytes of all transactions."""
+        return self._vbytes
+
+    @property
+    def fees_sats(self) -> int:
+        """What all transactions pay, without anything added in thought."""
+        return self._fees_sats
 
     @property
     def limits(self) -> Limits:
@@ -84,251 +89,325 @@ class Mempool:
 
     @property
     def sequence(self) -> int:
-        """Grows with every change."""
+        """Grows by one with every transaction that enters or leaves; 1 at the start."""
         return self._sequence
+
+    @property
+    def deltas(self) -> Mapping[bytes, int]:
+        """What `prioritise` added to fees, by txid, of transactions here or not."""
+        return self._deltas
+
+    @property
+    def unbroadcast(self) -> frozenset[bytes]:
+        """Own transactions that no peer has asked for yet, by txid."""
+        return frozenset(self._unseen)
 
     def get(self, txid: bytes) -> Entry | None:
         """The entry of a transaction, or None."""
         return self._entries.get(txid)
 
     def txids(self) -> list[bytes]:
-        """All transactions, oldest first."""
+        """All transactions, in order of arrival."""
         return list(self._entries)
 
     def entries(self) -> list[Entry]:
-        """All entries, oldest first; read them, but leave changes to the mempool."""
+        """All entries, in order of arrival; read them, but leave changes to the mempool."""
         return list(self._entries.values())
 
     def transactions(self) -> list[Transaction]:
-        """All transactions, oldest first: parents stand before their children."""
+        """All transactions, decoded: dear where there are many."""
         return [entry.tx for entry in self._entries.values()]
 
-    def coin(self, outpoint: OutPoint) -> Coin | None:
-        """An output of a transaction in here, spent in here or not; None for any other."""
-        entry = self._entries.get(outpoint.txid)
-        if entry is None or outpoint.index >= len(entry.tx.outputs):
+    def each_transaction(self) -> Iterator[Transaction]:
+        """All transactions, decoded one by one as they are asked for."""
+        return (entry.tx for entry in self._entries.values())
+
+    def claims(self) -> list[Transaction]:
+        """The transactions that claim deposits."""
+        return [entry.tx for entry in self._entries.values() if entry.traits & Trait.CLAIM]
+
+    def tx(self, txid: bytes) -> Transaction | None:
+        """A transaction, decoded, or None."""
+        known = self._recent.get(txid)
+        if known is None:
+            entry = self._entries.get(txid)
+            return None if entry is None else entry.tx
+        return known if txid in self._entries else None
+
+    def coin(self, outpoint: OutPoint, height: int = MEMPOOL_HEIGHT) -> Coin | None:
+        """An output of a transaction in here, spent in here or not; None for any other.
+
+        Outputs that burn are coins here, as in elementsd: their script refuses to be spent. A fee
+        output is none. elementsd has it here too, and its empty script lets anyone take it; but
+        no block could hold that.
+
+        Args:
+            height: of the coin; by default one above all blocks.
+        """
+        if outpoint.txid not in self._entries:
             return None
-        output = entry.tx.outputs[outpoint.index]
-        if output.is_unspendable:
+        tx = self.tx(outpoint.txid)
+        if tx is None or outpoint.index >= len(tx.outputs):
             return None
-        return Coin.of(output, height=entry.height, coinbase=False)
+        output = tx.outputs[outpoint.index]
+        return Coin.of(output, height=height, coinbase=False) if output.script else None
 
     def spender(self, outpoint: OutPoint) -> bytes | None:
         """Txid of the transaction in here that spends an output or claims a deposit, or None."""
-        return self._spenders.get(outpoint)
+        entry = self._spenders.get(outpoint.serialize())
+        return None if entry is None else entry.txid
 
-    def conflicts(self, tx: Transaction) -> list[bytes]:
-        """Txids in here that spend what `tx` spends, in the order of its inputs."""
-        found = [self._spenders.get(txin.prevout) for txin in tx.inputs]
-        return list(dict.fromkeys(txid for txid in found if txid is not None))
+    def conflicts(self, tx: Transaction) -> list[Entry]:
+        """Entries that spend what `tx` spends, in the order of its inputs, `tx` itself too."""
+        spenders = self._spenders
+        found: list[Entry] = []
+        for txin in tx.inputs:
+            entry = spenders.get(txin.prevout.serialize())
+            if entry is not None and entry not in found:
+                found.append(entry)
+        return found
 
-    def floor_sats_per_kvb(self, now_s: int) -> int:
-        """Fee rate below which nothing is taken: 0 until the mempool was full, then it fades."""
-        halvings = max(now_s - self._floor_since_s, 0) // FLOOR_HALF_LIFE_S
-        rate = self._floor_sats_per_kvb >> min(halvings, 64)
-        return rate if rate >= INCREMENTAL_RELAY_FEE_SATS_PER_KVB // 2 else 0
+    def parents_of(self, tx: Transaction) -> list[Entry]:
+        """Entries whose outputs `tx` spends, in the order of its inputs."""
+        entries = self._entries
+        found = [entries.get(txin.prevout.txid) for txin in tx.inputs]
+        return list(dict.fromkeys([entry for entry in found if entry is not None]))
 
     def ancestors(self, txid: bytes) -> set[bytes]:
         """Unconfirmed transactions this one depends on, without itself."""
-        return self._reach(self._entries[txid].parents, "parents")
+        return {entry.txid for entry in ancestors_of(self._entries[txid])}
 
     def descendants(self, txid: bytes) -> set[bytes]:
         """Transactions in here that depend on this one, without itself."""
-        return self._reach(self._entries[txid].children, "children")
+        return {entry.txid for entry in descendants_of(self._entries[txid])}
 
-    def check_replacement(self, tx: Transaction, fee_sats: int, vsize: int) -> set[bytes]:
-        """Check that a transaction may take the place of those it conflicts with.
+    def floor_sats_per_kvb(self, now_s: int) -> int:
+        """Fee rate below which nothing is taken: 0 until the mempool was full, then it fades."""
+        fill = self._usage, self._limits.bytes
+        return self._rolling.minimum(now_s, fill, self._incremental)
 
-        Args:
-            fee_sats: what it pays. vsize: its ordinary virtual size.
-        Returns:
-            Everything that would leave: the conflicts and what depends on them.
-        Raises:
-            InvalidTransaction: it pays too little, or touches too much.
-        """
-        direct = self.conflicts(tx)
-        if not direct:
-            return set()
-        leaving = set(direct)
-        for txid in direct:
-            leaving |= self.descendants(txid)
-            entry = self._entries[txid]
-            if fee_sats * entry.vsize <= entry.fee_sats * vsize:
-                raise InvalidTransaction("insufficient fee", "rejecting replacement: new feerate")
-        if len(leaving) > MAX_REPLACED:
-            raise InvalidTransaction("too many potential replacements")
-        known = {parent for txid in direct for parent in self._entries[txid].parents}
-        for txin in tx.inputs:
-            if txin.prevout.txid in leaving:
-                raise InvalidTransaction("bad-txns-spends-conflicting-tx")
-            if txin.prevout.txid in self._entries and txin.prevout.txid not in known:
-                raise InvalidTransaction("replacement-adds-unconfirmed")
-        paid = sum(self._entries[txid].fee_sats for txid in leaving)
-        extra = required_fee_sats(vsize, INCREMENTAL_RELAY_FEE_SATS_PER_KVB)
-        if fee_sats < paid + extra:
-            raise InvalidTransaction(
-                "insufficient fee", f"rejecting replacement: {fee_sats} < {paid} + {extra}"
-            )
-        return leaving
+    # -- changes
 
-    def check_limits(self, entry: Entry, leaving: Iterable[bytes] = ()) -> None:
-        """Check the chain of unconfirmed transactions `entry` would belong to.
+    def add(self, entry: Entry, tx: Transaction, leaving: Iterable[Entry] = ()) -> None:
+        """Take in a transaction that was judged.
 
         Args:
-            leaving: transactions that it replaces.
+            tx: the same transaction, decoded.
+            leaving: what it replaces; of everything that conflicts, the descendants too.
         Raises:
-            InvalidTransaction: "too-long-mempool-chain".
+            InvariantError: it is in here already, or a conflict does not leave.
         """
         gone = set(leaving)
-        parents = self._parents_of(entry.tx) - gone
-        ancestors = self._reach(parents, "parents")
-        if len(ancestors) + 1 > self._limits.ancestors:
-            raise InvalidTransaction("too-long-mempool-chain", "too many unconfirmed ancestors")
-        vbytes = entry.vsize + sum(self._entries[txid].vsize for txid in ancestors)
-        if vbytes > self._limits.package_vbytes:
-            raise InvalidTransaction("too-long-mempool-chain", "exceeds ancestor size limit")
-        for txid in ancestors:
-            family = self.descendants(txid) - gone
-            size = sum(self._entries[each].vsize for each in family) + self._entries[txid].vsize
-            if len(family) + 2 > self._limits.descendants:
-                raise InvalidTransaction("too-long-mempool-chain", "too many descendants")
-            if size + entry.vsize > self._limits.package_vbytes:
-                raise InvalidTransaction("too-long-mempool-chain", "exceeds descendant size limit")
+        if entry.txid in self._entries:
+            raise InvariantError("a transaction is added to the mempool twice")
+        if gone and with_descendants(gone) != gone:
+            raise InvariantError("a transaction is replaced without its descendants")
+        if any(conflict not in gone for conflict in self.conflicts(tx)):
+            raise InvariantError("a transaction enters the mempool beside its conflict")
+        for each in gone:
+            self._forget(each)
+        for txin in tx.inputs:
+            self._spenders[txin.prevout.serialize()] = entry
+            parent = self._entries.get(txin.prevout.txid)
+            if parent is not None:
+                _link(parent, entry)
+        if not self._entries or entry.time_s < self._oldest_s:
+            self._oldest_s = entry.time_s
+        self._entries[entry.txid] = entry
+        self._usage += usage_bytes(entry.raw)
+        self._vbytes += entry.vsize
+        self._fees_sats += entry.fee_sats
+        self._sequence += 1
+        self._remember(tx)
+        self._score_again(entry)
 
-    def add(self, entry: Entry, now_s: int) -> list[Transaction]:
-        """Take in a transaction that was judged, with `check_replacement` and `check_limits`.
+    def adopt(self, txids: Sequence[bytes]) -> list[Entry]:
+        """Give transactions that came back from blocks their children in here.
+
+        Args:
+            txids: in the order of the blocks; children among them are known already.
+        Returns:
+            Entries that have too many ancestors now; the caller removes them.
+        """
+        back = set(txids)
+        for txid in txids:
+            entry, tx = self._entries.get(txid), self.tx(txid)
+            if entry is not None and tx is not None:
+                for child in self._children_of(tx):
+                    if child.txid not in back:
+                        _link(entry, child)
+                self._score_again(entry)
+        found = with_descendants(self._entries[txid] for txid in txids if txid in self)
+        crowded: list[Entry] = []
+        for entry in by_depth_and_score(each for each in found if each.txid not in back):
+            # Parents stand before their children again.
+            self._entries[entry.txid] = self._entries.pop(entry.txid)
+            above = ancestors_of(entry)
+            vbytes = entry.vsize + sum(each.vsize for each in above)
+            many = len(above) + 1 > self._limits.ancestors
+            if many or vbytes > self._limits.ancestor_vbytes:
+                crowded.append(entry)
+        return crowded
+
+    def prioritise(self, txid: bytes, delta_sats: int) -> None:
+        """Count a transaction, here now or later, as paying so much more."""
+        changed = self._deltas.get(txid, 0) + delta_sats
+        self._deltas[txid] = changed
+        if not changed:
+            del self._deltas[txid]
+        entry = self._entries.get(txid)
+        if entry is not None:
+            entry.delta_sats = changed
+            self._score_again(entry)
+
+    def mark_own(self, txid: bytes) -> None:
+        """A transaction in here is this node's own: it is unseen by peers so far."""
+        if txid in self._entries:
+            self._unseen.add(txid)
+
+    def mark_seen(self, txid: bytes) -> None:
+        """A peer has asked for a transaction."""
+        self._unseen.discard(txid)
+
+    def remove(self, *txids: bytes) -> list[Entry]:
+        """Drop transactions and all that depends on them; those not in here are passed over.
 
         Returns:
-            The transactions that had to leave: replaced or crowded out.
-        Raises:
-            InvalidTransaction: "mempool full", the new transaction pays least of all.
-            InvariantError: it is in here already, or its conflicts were not looked at.
+            The entries dropped, by txid.
         """
-        txid = entry.tx.txid
-        if txid in self._entries:
-            raise InvariantError("a transaction is added to the mempool twice")
-        removed: list[Transaction] = []
-        for conflict in self.conflicts(entry.tx):
-            removed += self.remove(conflict)
-        entry.parents = self._parents_of(entry.tx)
-        entry.children = set()
-        self._entries[txid] = entry
-        self._bytes += entry.tx.total_size
-        for txin in entry.tx.inputs:
-            self._spenders[txin.prevout] = txid
-        for parent in entry.parents:
-            self._entries[parent].children.add(txid)
-        self._sequence += 1
-        removed += self._trim(now_s)
-        if txid not in self._entries:
-            raise InvalidTransaction("mempool full")
+        found = [self._entries[txid] for txid in txids if txid in self._entries]
+        removed = sorted(with_descendants(found), key=lambda entry: entry.txid)
+        for entry in removed:
+            self._forget(entry)
         return removed
 
-    def remove(self, txid: bytes) -> list[Transaction]:
-        """Drop a transaction and all that depends on it; nothing if it is not in here."""
-        if txid not in self._entries:
-            return []
-        leaving = {txid} | self.descendants(txid)
-        removed = [entry.tx for each, entry in self._entries.items() if each in leaving]
-        for tx in removed:
-            self._forget(tx.txid)
-        return removed
-
-    def remove_for_block(self, block: Block) -> list[Transaction]:
+    def remove_for_block(self, block: Block) -> list[Entry]:
         """Drop what a new block contains, and whatever conflicts with it.
 
         Returns:
-            The transactions that conflicted, with those that depended on them.
+            The entries that conflicted, with those that depended on them.
         """
-        conflicted: list[Transaction] = []
+        conflicted: list[Entry] = []
         for tx in block.transactions:
-            self._forget(tx.txid)
+            self._deltas.pop(tx.txid, None)
+            entry = self._entries.get(tx.txid)
+            if entry is not None:
+                self._forget(entry, tx if entry.raw == tx.raw else None)
             for conflict in self.conflicts(tx):
-                conflicted += self.remove(conflict)
+                self._deltas.pop(conflict.txid, None)
+                conflicted += self.remove(conflict.txid)
+        self._rolling.block_connected()
         return conflicted
 
-    def clear(self) -> list[Transaction]:
-        """Drop everything and return it, parents before children."""
-        removed = self.transactions()
-        for tx in removed:
-            self._forget(tx.txid)
+    def remove_children_of(self, tx: Transaction) -> list[Entry]:
+        """Drop whatever spends outputs of a transaction that is not in here."""
+        return self.remove(*{entry.txid: None for entry in self._children_of(tx)})
+
+    def clear(self) -> list[Entry]:
+        """Drop everything and return it in order of arrival."""
+        removed = self.entries()
+        self._worst = None
+        for entry in removed:
+            self._forget(entry)
         return removed
 
-    def _parents_of(self, tx: Transaction) -> set[bytes]:
-        return {
-            txin.prevout.txid
-            for txin in tx.inputs
-            if not txin.is_pegin and txin.prevout.txid in self._entries
-        }
-
-    def _reach(self, start: Iterable[bytes], direction: str) -> set[bytes]:
-        reached: set[bytes] = set()
-        waiting = list(start)
-        while waiting:
-            txid = waiting.pop()
-            if txid not in reached:
-                reached.add(txid)
-                waiting.extend(getattr(self._entries[txid], direction))
-        return reached
-
-    def _forget(self, txid: bytes) -> None:
-        """Drop one transaction; its children stay, now without this parent."""
-        entry = self._entries.pop(txid, None)
-        if entry is None:
-            return
-        self._bytes -= entry.tx.total_size
-        self._sequence += 1
-        for txin in entry.tx.inputs:
-            if self._spenders.get(txin.prevout) == txid:
-                del self._spenders[txin.prevout]
-        for parent in entry.parents & self._entries.keys():
-            self._entries[parent].children.discard(txid)
-        for child in entry.children & self._entries.keys():
-            self._entries[child].parents.discard(txid)
-
-    def expire(self, now_s: int) -> list[Transaction]:
-        """Drop what has waited too long, and what depends on it; call it before judging more.
+    def limit(self, now_s: int) -> list[Entry]:
+        """Drop what has waited too long, then the worst paying until the rest has room.
 
         Returns:
-            The transactions dropped.
+            The entries dropped, descendants included.
         """
-        removed: list[Transaction] = []
-        # Entries stand in order of arrival, so only the oldest need a look.
-        while self._entries:
-            oldest = next(iter(self._entries.values()))
-            if oldest.time_s > now_s - self._limits.expiry_s:
-                break
-            removed += self.remove(oldest.tx.txid)
-        return removed
+        return self._expire(now_s) + self._trim()
 
-    def _trim(self, now_s: int) -> list[Transaction]:
-        """When over a limit, drop the worst paying down to nine tenths of it."""
-        limits = self._limits
-        if self._bytes <= limits.bytes and len(self._entries) <= limits.transactions:
+    # -- inside
+
+    def _children_of(self, tx: Transaction) -> list[Entry]:
+        places = (OutPoint(tx.txid, index) for index in range(len(tx.outputs)))
+        found = (self._spenders.get(place.serialize()) for place in places)
+        return [entry for entry in found if entry is not None]
+
+    def _expire(self, now_s: int) -> list[Entry]:
+        cutoff_s = now_s - self._limits.expiry_s
+        if not self._entries or self._oldest_s >= cutoff_s:
             return []
-        removed: list[Transaction] = []
-        for txid in self._worst_first():
-            if (
-                self._bytes * 10 <= limits.bytes * 9
-                and len(self._entries) * 10 <= limits.transactions * 9
-            ):
-                break
-            entry = self._entries.get(txid)
-            if entry is not None:
-                self._raise_floor(entry, now_s)
-                removed += self.remove(txid)
+        entries = self._entries.values()
+        old = [entry.txid for entry in entries if entry.time_s < cutoff_s]
+        removed = self.remove(*old)
+        self._oldest_s = min((entry.time_s for entry in self._entries.values()), default=0)
         return removed
 
-    def _raise_floor(self, entry: Entry, now_s: int) -> None:
-        rate = entry.fee_sats * 1000 // entry.fee_vsize + INCREMENTAL_RELAY_FEE_SATS_PER_KVB
-        self._floor_sats_per_kvb = max(rate, self.floor_sats_per_kvb(now_s))
-        self._floor_since_s = now_s
+    def _trim(self) -> list[Entry]:
+        removed: list[Entry] = []
+        while self._entries and self._usage > self._limits.bytes:
+            if self._worst is None or len(self._worst) > 2 * len(self._entries) + 1_000:
+                self._worst = WorstFirst(self._entries.values())
+            entry = self._worst.pop(self._entries)
+            if entry is None:
+                raise InvariantError("no transaction of a full mempool can leave")
+            family = family_total(entry)
+            rate = fee_rate(family.fee_sats, family.vsize)
+            self._rolling.evicted(rate + self._incremental)
+            for each in with_descendants([entry]):
+                removed.append(each)
+                self._forget(each)
+        if self._usage * 2 < self._limits.bytes:
+            self._worst = None
+        return removed
 
-    def _worst_first(self) -> list[bytes]:
-        def score(txid: bytes) -> tuple[int, bytes]:
-            family = [self._entries[each] for each in (txid, *self.descendants(txid))]
-            own = self._entries[txid]
-            together = sum(e.fee_sats for e in family) * 10**6 // sum(e.fee_vsize for e in family)
-            return max(own.fee_sats * 10**6 // own.fee_vsize, together), txid
+    def _score_again(self, entry: Entry) -> None:
+        """An entry is new or pays differently: so do those it depends on."""
+        if self._worst is not None:
+            for each in (entry, *ancestors_of(entry)):
+                self._worst.push(each)
 
-        return sorted(self._entries, key=score)
+    def _forget(self, entry: Entry, tx: Transaction | None = None) -> None:
+        """Drop one transaction; its children stay, now without this parent.
+
+        Args:
+            tx: the transaction, where the caller has it decoded.
+        """
+        tx = tx or self.tx(entry.txid) or entry.tx
+        above = ancestors_of(entry) if self._worst is not None else ()
+        del self._entries[entry.txid]
+        self._recent.pop(entry.txid, None)
+        self._unseen.discard(entry.txid)
+        for txin in tx.inputs:
+            del self._spenders[txin.prevout.serialize()]
+        for parent in entry.parents or ():
+            _unlink(parent, entry)
+        for child in entry.children or ():
+            _unlink_parent(child, entry)
+        entry.parents = entry.children = None
+        self._usage -= usage_bytes(entry.raw)
+        self._vbytes -= entry.vsize
+        self._fees_sats -= entry.fee_sats
+        self._sequence += 1
+        if self._worst is not None:
+            for each in above:
+                self._worst.push(each)
+
+    def _remember(self, tx: Transaction) -> None:
+        self._recent[tx.txid] = tx
+        if len(self._recent) > RECENT_DECODED:
+            del self._recent[next(iter(self._recent))]
+
+
+def _link(parent: Entry, child: Entry) -> None:
+    if parent.children is None:
+        parent.children = set()
+    parent.children.add(child)
+    if child.parents is None:
+        child.parents = set()
+    child.parents.add(parent)
+
+
+def _unlink(parent: Entry, child: Entry) -> None:
+    if parent.children is not None:
+        parent.children.discard(child)
+        parent.children = parent.children or None
+
+
+def _unlink_parent(child: Entry, parent: Entry) -> None:
+    if child.parents is not None:
+        child.parents.discard(parent)
+        child.parents = child.parents or None

@@ -97,7 +97,10 @@ def check_inputs(
     """
     for coin in spent:
         if coin.coinbase and height - coin.height < COINBASE_MATURITY_BLOCKS:
-            raise InvalidTransaction("bad-txns-premature-spend-of-coinbase")
+            raise InvalidTransaction(
+                "bad-txns-premature-spend-of-coinbase",
+                f"tried to spend coinbase at depth {height - coin.height}",
+            )
     fees = fees_by_asset(tx)
     take_proofs(check_amounts(tx, spent, params.pegged_asset))
     return fees

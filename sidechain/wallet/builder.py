@@ -14,7 +14,7 @@ from sidechain.crypto.hashes import hash160
 from sidechain.crypto.keys import ecdsa_sign, public_key
 from sidechain.errors import InvalidEncoding, InvalidTransaction, InvariantError
 from sidechain.params import ChainParams
-from sidechain.policy import dust_threshold_sats
+from sidechain.policy.standardness import dust_threshold_sats
 from sidechain.primitives.confidential import NULL, explicit_asset, explicit_value
 from sidechain.primitives.transaction import (
     EMPTY_INPUT_WITNESS,

@@ -8,12 +8,9 @@ Source: elements/peg.md 3 and 9; elements/transactions.md 8.3; clients.md 1.
 
 from dataclasses import dataclass, replace
 
-from sidechain.params import ChainParams
-from sidechain.policy import (
-    INCREMENTAL_RELAY_FEE_SATS_PER_KVB,
-    dust_threshold_sats,
-    required_fee_sats,
-)
+from sidechain.params import INCREMENTAL_RELAY_FEE_SATS_PER_KVB, ChainParams
+from sidechain.policy.fees import required_fee_sats
+from sidechain.policy.standardness import dust_threshold_sats
 from sidechain.primitives.address import Address
 from sidechain.primitives.confidential import NULL, explicit_asset, explicit_value
 from sidechain.primitives.encoding import le64

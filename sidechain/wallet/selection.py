@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from functools import cache
 
 from sidechain.errors import Invalid
-from sidechain.policy import MAX_STANDARD_TX_WEIGHT_WU, required_fee_sats
+from sidechain.policy.fees import required_fee_sats
+from sidechain.policy.standardness import MAX_STANDARD_TX_WEIGHT_WU
 from sidechain.primitives.confidential import NULL
 from sidechain.primitives.encoding import compact_size
 from sidechain.primitives.transaction import OutPoint, TxOut

@@ -10,11 +10,13 @@ from federation.consensus.encoding import FrameKind
 from federation.relay import TransactionRelay
 from federation.tx_gossip import encode_inventory
 from sidechain.errors import InvalidTransaction
-from sidechain.mempool.pool import Entry, Mempool
+from sidechain.mempool.entry import Entry, Trait
+from sidechain.mempool.pool import Mempool
 from sidechain.primitives.transaction import OutPoint, Transaction, TxIn
 from sidechain.validation.pegins import ParentFacts
 from tests.peg.members import PegWorld, TestLog
 from tests.peg.test_service import ALICE, DEPOSIT_SATS, found
+from tests.sidechain.example_chain import example_params
 
 
 class FakeChain:
@@ -27,7 +29,16 @@ class FakeChain:
         if tx.txid in self.mempool:
             raise InvalidTransaction("txn-same-nonwitness-data-in-mempool")
         self.mempool.add(
-            Entry(tx=tx, fee_sats=1, vsize=1, fee_vsize=1, sigop_cost=0, time_s=0, height=1), now_s
+            Entry(
+                tx,
+                fee_sats=1,
+                sigop_cost=0,
+                time_s=0,
+                height=1,
+                traits=Trait.CLAIM if any(txin.is_pegin for txin in tx.inputs) else Trait.NONE,
+                params=example_params(),
+            ),
+            tx,
         )
         return tx.txid
 

@@ -13,7 +13,7 @@ from sidechain.api.esplora import EsploraServer, Limits
 from sidechain.api.esplora_mempool import sender
 from sidechain.api.json_text import decode
 from sidechain.api.registry import Registry
-from sidechain.api.rpc_mempool import MempoolMethods
+from sidechain.api.rpc_submission import SubmissionMethods
 from sidechain.chain import Chain
 from sidechain.index.follower import ChainIndex
 from sidechain.primitives.transaction import Transaction
@@ -72,7 +72,7 @@ async def served(
         relayed.append(tx)
 
     registry = Registry()
-    MempoolMethods(
+    SubmissionMethods(
         chain, facts_for=facts_for, on_accepted=on_accepted, unix_time_s=lambda: NOW_S
     ).register(registry)
     index = ChainIndex.open(folder, chain)

@@ -7,7 +7,7 @@ from typing import Any
 
 from sidechain.chain import Chain
 from sidechain.errors import InvalidEncoding, InvalidTransaction, Stalled
-from sidechain.policy import build_template
+from sidechain.policy.template import build_template
 from sidechain.primitives.block import BlockHeader
 from sidechain.primitives.transaction import Transaction
 from sidechain.storage.chainstate import ChainState
@@ -84,7 +84,7 @@ def test_mempool_verdicts_when_recorded_transactions_then_as_elementsd(tmp_path:
         chain = Chain(state, params)
         for label, raw, verdict, parent in tries.get(state.tip_height, ()):
             got = mempool_reason(chain, raw, RecordedFacts(parent), block.header.time + 30)
-            expected = verdict.get("reject-reason", "")
+            expected = verdict.get("reject-details", verdict.get("reject-reason", ""))
             assert got == expected, label
             seen["refused alike" if expected else "accepted alike"] += 1
     state.close()
@@ -93,14 +93,14 @@ def test_mempool_verdicts_when_recorded_transactions_then_as_elementsd(tmp_path:
 
 
 def mempool_reason(chain: Chain, raw: bytes, facts: RecordedFacts, now_s: int) -> str:
-    """The reject reason as testmempoolaccept names it, empty when accepted."""
+    """The reject details as testmempoolaccept shows them, empty when accepted."""
     try:
         chain.test_tx(Transaction.decode(raw), facts, now_s)
-    except Stalled:
-        return "bad-pegin-witness"
+    except Stalled as stalled:
+        return f"bad-pegin-witness, {stalled.reason}"
     except InvalidEncoding as error:
         return f"undecodable: {error}"
     except InvalidTransaction as error:
         missing = error.reason == "bad-txns-inputs-missingorspent"
-        return "missing-inputs" if missing else error.reason
+        return "missing-inputs" if missing else str(error)
     return ""

@@ -6,7 +6,7 @@ import pytest
 
 from sidechain.errors import InvalidBlock
 from sidechain.params import ALWAYS_ACTIVE, NEVER_ACTIVE, ChainParams, Deployment
-from sidechain.policy import build_template
+from sidechain.policy.template import build_template
 from sidechain.primitives.block import NULL_ENTRY, BlockHeader
 from sidechain.script.flags import Flags
 from sidechain.script.script import p2wsh

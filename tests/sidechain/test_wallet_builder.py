@@ -5,11 +5,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidechain.crypto.hashes import sha256
-from sidechain.policy import (
+from sidechain.policy.fees import required_fee_sats
+from sidechain.policy.standardness import (
     MAX_STANDARD_TX_WEIGHT_WU,
     check_standard,
     dust_threshold_sats,
-    required_fee_sats,
 )
 from sidechain.primitives.address import Address
 from sidechain.primitives.confidential import NULL, explicit_asset, explicit_value

@@ -1,0 +1,104 @@
+"""The mempool after blocks were taken off the chain, and at the ends of epochs. Pure.
+
+Source: elements/peg.md 5.2.
+"""
+
+from collections.abc import Sequence
+
+from sidechain.errors import InvalidTransaction, Stalled
+from sidechain.mempool.admission import FROM_BLOCK, Circumstances, judge
+from sidechain.mempool.entry import Entry, Trait
+from sidechain.mempool.pool import Mempool
+from sidechain.params import COINBASE_MATURITY_BLOCKS
+from sidechain.primitives.transaction import Transaction
+from sidechain.validation.coins import Coin
+from sidechain.validation.dynafed import median_time_past
+from sidechain.validation.pegins import check_pegin
+from sidechain.validation.tx_verify import check_sequence_locks, is_final
+
+
+def after_blocks_left(
+    transactions: Sequence[Transaction],
+    mempool: Mempool,
+    about: Circumstances,
+    *,
+    readmit: bool = True,
+) -> None:
+    """Take back what left the chain, then drop what the new tip does not allow.
+
+    Claims and peg-outs go in any case, as in Elements: parameters may have changed under them, and
+    whoever made them sends them again.
+
+    Args:
+        transactions: of the blocks taken off, coinbases too, from the oldest block on.
+        about: the new tip.
+        readmit: False drops them, with what depends on them.
+    """
+    back: list[bytes] = []
+    for tx in transactions:
+        if readmit and _take_back(tx, mempool, about):
+            back.append(tx.txid)
+        else:
+            mempool.remove_children_of(tx)
+            mempool.remove(tx.txid)
+    mempool.remove(*[entry.txid for entry in mempool.adopt(back)])
+    stale = [entry.txid for entry in mempool.entries() if _is_stale(entry, mempool, about)]
+    mempool.remove(*stale)
+    mempool.limit(about.now_s)
+
+
+def drop_expired_pegs(mempool: Mempool, about: Circumstances) -> list[Entry]:
+    """Drop claims that the next block could not hold; call it after each epoch.
+
+    Returns:
+        The entries dropped, with what depended on them.
+    """
+    gone: list[bytes] = []
+    for entry in mempool.entries():
+        if not entry.traits & Trait.CLAIM:
+            continue
+        tx = entry.tx
+        try:
+            for txin, witness in zip(tx.inputs, tx.input_witnesses, strict=True):
+                if txin.is_pegin:
+                    pairs = about.fedpegscripts
+                    check_pegin(witness.pegin, txin.prevout, about.params, pairs, about.facts)
+        except (InvalidTransaction, Stalled):
+            gone.append(entry.txid)
+    return mempool.remove(*gone)
+
+
+def _take_back(tx: Transaction, mempool: Mempool, about: Circumstances) -> bool:
+    if tx.is_coinbase:
+        return False
+    try:
+        candidate = judge(tx, mempool, about, FROM_BLOCK)
+    except (InvalidTransaction, Stalled):
+        return False
+    mempool.add(candidate.entry, tx, candidate.leaving)
+    return True
+
+
+def _is_stale(entry: Entry, mempool: Mempool, about: Circumstances) -> bool:
+    """Whether the next block could not hold a transaction any more."""
+    if entry.traits & (Trait.CLAIM | Trait.PEGOUT):
+        return True
+    if not entry.traits & (Trait.LOCKED | Trait.SPENDS_COINBASE):
+        return False
+    tx = entry.tx
+    time_s = median_time_past(about.chain, about.chain.tip_height)
+    if not is_final(tx, height=about.height, time_s=time_s):
+        return True
+    spent: list[Coin] = []
+    for txin in tx.inputs:
+        coin = mempool.coin(txin.prevout, about.height) or about.coins.coin(txin.prevout)
+        if coin is None:
+            return True
+        if coin.coinbase and about.height - coin.height < COINBASE_MATURITY_BLOCKS:
+            return True
+        spent.append(coin)
+    try:
+        check_sequence_locks(tx, spent, about.chain, height=about.height)
+    except InvalidTransaction:
+        return True
+    return False
