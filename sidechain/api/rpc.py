@@ -16,8 +16,8 @@ from sidechain.api.rpc_mempool import MempoolMethods
 from sidechain.api.rpc_node import NodeHooks, NodeMethods
 from sidechain.api.rpc_proofs import ProofMethods
 from sidechain.api.rpc_scripts import ScriptMethods
-from sidechain.api.rpc_submit import Submission, SubmitMethods
 from sidechain.api.rpc_submission import SubmissionMethods
+from sidechain.api.rpc_submit import Submission, SubmitMethods
 from sidechain.api.rpc_transactions import TransactionMethods
 from sidechain.chain import Chain
 from sidechain.mempool_file import FactsFor

@@ -302,7 +302,7 @@ WRONG: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
     "extra param": (edit("params.extra", 1), "unknown: params.extra"),
     "format": (edit("params.format", 2), "params.format"),
     "chain name": (edit("params.chain_name", "A B"), "params.chain_name"),
-    "reserved chain": (edit("params.chain_name", "regtest"), "reserved"),
+    "reserved chain": (edit("params.chain_name", "regtest"), "only custom chains are"),
     "upper hex": (edit("params.fedpegscript", "AB"), "lower-case hex"),
     "odd hex": (edit("params.fedpegscript", "abc"), "lower-case hex"),
     "other fedpegscript": (edit("params.fedpegscript", "51"), "peg keys"),

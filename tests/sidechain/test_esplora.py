@@ -322,7 +322,7 @@ async def test_backlog_when_payments_wait_then_sizes_fees_and_rates(
     assert entry is not None
     backlog = await node.get("/mempool")
     assert (backlog["count"], backlog["total_fee"]) == (1, 4_000)
-    assert backlog["vsize"] == entry.fee_vsize == backlog["fee_histogram"][0][1]
+    assert backlog["vsize"] == entry.discount_vsize == backlog["fee_histogram"][0][1]
     assert await node.get("/mempool/txids") == [display(tx.txid)]
     (recent,) = await node.get("/mempool/recent")
     assert (recent["txid"], recent["fee"], recent["vsize"]) == (display(tx.txid), 4_000, tx.vsize)
