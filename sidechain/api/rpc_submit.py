@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from sidechain.policy.standardness import check_standard
 from sidechain.api.arguments import encoded_argument, flag_argument, hash_argument
 from sidechain.api.registry import (
     DESERIALIZATION_ERROR,
@@ -19,6 +18,7 @@ from sidechain.api.registry import (
 )
 from sidechain.chain import Chain
 from sidechain.errors import InvalidBlock, InvalidEncoding, InvalidTransaction
+from sidechain.policy.standardness import check_standard
 from sidechain.primitives.block import Block, BlockHeader
 from sidechain.primitives.encoding import Reader
 from sidechain.primitives.transaction import Transaction

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from sidechain.crypto.hashes import sha256
 from sidechain.params import ChainParams
-from sidechain.policy import check_standard, required_fee_sats
+from sidechain.policy.fees import required_fee_sats
+from sidechain.policy.standardness import check_standard
 from sidechain.primitives.address import Address
 from sidechain.primitives.confidential import is_commitment
 from sidechain.primitives.transaction import OutPoint, Transaction
