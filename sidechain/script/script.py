@@ -40,7 +40,8 @@ MAX_ELEMENT_SIZE_BYTES = 520
 MAX_MULTISIG_KEYS = 20
 MAX_STANDARD_MULTISIG_KEYS = 3
 
-_SIZE_WIDTHS = {OP_PUSHDATA1: 1, OP_PUSHDATA2: 2, OP_PUSHDATA4: 4}
+PUSH_SIZE_WIDTHS = {OP_PUSHDATA1: 1, OP_PUSHDATA2: 2, OP_PUSHDATA4: 4}
+"""How many bytes of length follow these opcodes."""
 
 
 class Op(NamedTuple):
@@ -79,7 +80,7 @@ def read_op(script: bytes, pos: int) -> Op | None:
     if opcode > OP_PUSHDATA4:
         return Op(opcode, None, pos)
     size = opcode
-    width = _SIZE_WIDTHS.get(opcode, 0)
+    width = PUSH_SIZE_WIDTHS.get(opcode, 0)
     if width:
         if pos + width > len(script):
             return None

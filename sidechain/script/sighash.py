@@ -22,8 +22,8 @@ from sidechain.primitives.transaction import (
     Transaction,
     TxIn,
 )
-from sidechain.script.opcodes import OP_CODESEPARATOR
-from sidechain.script.script import iter_ops
+from sidechain.script.opcodes import OP_CODESEPARATOR, OP_PUSHDATA4
+from sidechain.script.script import PUSH_SIZE_WIDTHS, read_op
 
 SIGHASH_DEFAULT = 0x00
 SIGHASH_ALL = 0x01
@@ -417,7 +417,7 @@ def _hash_legacy_inputs(
     index: int, script_code: bytes, hash_type: int, cache: SighashCache
 ) -> Hash:
     item = cache.tx.inputs[index]
-    code = vec(remove_code_separators(script_code))
+    code = signed_script_code(script_code)
     signed = item.prevout.serialize() + code + le32(item.sequence) + _issuance(item)
     if hash_type & SIGHASH_ANYONECANPAY:
         return hashlib.sha256(le32(cache.tx.version) + b"\x01" + signed)
@@ -442,17 +442,32 @@ def _legacy_outputs(index: int, base: int, with_proofs: bool, cache: SighashCach
     return compact_size(len(tx.outputs)) + cache.all_outputs_with_proofs
 
 
-def remove_code_separators(script: bytes) -> bytes:
-    """The script without its OP_CODESEPARATORs; bytes behind a cut-off push stay."""
-    if OP_CODESEPARATOR not in script:
-        return script
+def signed_script_code(script: bytes) -> bytes:
+    """A script code as legacy signatures have it: its length, then itself without separators.
+
+    Where the script breaks off inside a push, what follows the length of that push is not hashed,
+    although it is counted. Such a script fails in the end, but its signatures are checked before.
+
+    Source: elements/script.md 2; the reference's serializer writes up to where its reader stopped.
+    """
     kept: list[bytes] = []
-    start = 0
-    for op in iter_ops(script):
-        if op.opcode == OP_CODESEPARATOR:
-            kept.append(script[start : op.end - 1])
-            start = op.end
-    return b"".join(kept) + script[start:]
+    start, position, size = 0, 0, len(script)
+    while position < size:
+        opcode = script[position]
+        if opcode > OP_PUSHDATA4:
+            position += 1
+            if opcode == OP_CODESEPARATOR:
+                kept.append(script[start : position - 1])
+                start = position
+            continue
+        op = read_op(script, position)
+        if op is None:
+            width = PUSH_SIZE_WIDTHS.get(opcode, 0)
+            position += 1
+            position += width if position + width <= size else 0
+            break
+        position = op.end
+    return compact_size(size - len(kept)) + b"".join(kept) + script[start:position]
 
 
 def _proofs(witness: OutputWitness) -> bytes:

@@ -9,7 +9,7 @@ from sidechain.script.flags import Flags, SigVersion
 from sidechain.script.machine import SignatureChecker
 from sidechain.script.opcodes import OPCODES_BY_NAME
 from sidechain.script.script import push, push_number
-from sidechain.script.sighash import remove_code_separators
+from sidechain.script.sighash import signed_script_code
 
 ALL_FLAGS = ~(Flags.NO_SIGHASH_BYTE | Flags.SIGHASH_RANGEPROOF)
 
@@ -93,8 +93,8 @@ def bitcoin_legacy_sighash(tx: CTransaction, index: int, code: bytes, hash_type:
         if hash_type & 0x80 and not signed:
             continue
         sequence = 0 if base in (2, 3) and not signed else txin.nSequence
-        shown = remove_code_separators(code) if signed else b""
-        inputs.append(_outpoint(txin) + vec(shown) + le32(sequence))
+        shown = signed_script_code(code) if signed else b"\0"
+        inputs.append(_outpoint(txin) + shown + le32(sequence))
     outputs = [_output(txout) for txout in tx.vout]
     if base == 2:
         outputs = []

@@ -1,5 +1,6 @@
 """Signature hashes: the specification's worked examples and the reference vectors."""
 
+import pytest
 from bitcoin.core import CTransaction
 
 from sidechain.primitives.confidential import NULL, explicit_asset, explicit_value
@@ -17,8 +18,8 @@ from sidechain.script.sighash import (
     SINGLE_WITHOUT_OUTPUT,
     SighashCache,
     legacy_sighash,
-    remove_code_separators,
     segwit_v0_sighash,
+    signed_script_code,
 )
 from tests.sidechain.bitcoin_scripts import bitcoin_legacy_sighash
 from tests.vectors import elements_json
@@ -128,9 +129,30 @@ def test_cache_changes_nothing() -> None:
 
 
 def test_code_separators_are_removed_at_opcode_boundaries_only() -> None:
-    assert remove_code_separators(b"\xab\x51\xab\xab\x52") == b"\x51\x52"
-    assert remove_code_separators(b"\x01\xab\xab\x02\xab") == b"\x01\xab\x02\xab"
-    assert remove_code_separators(b"\x51") == b"\x51"
+    assert signed_script_code(b"\xab\x51\xab\xab\x52") == b"\x02\x51\x52"
+    assert signed_script_code(b"\x01\xab\xab\x51") == b"\x03\x01\xab\x51"
+    assert signed_script_code(b"\x51") == b"\x01\x51"
+    assert signed_script_code(b"") == b"\0"
+
+
+@pytest.mark.parametrize(
+    ("script", "signed"),
+    [
+        ("51ab05aabb", "04" + "5105"),
+        ("510b51af4b51", "06" + "510b"),
+        ("4c", "01" + "4c"),
+        ("4c05ab", "03" + "4c05"),
+        ("4dff", "02" + "4d"),
+        ("4d0500ab", "04" + "4d0500"),
+        ("4e010000", "04" + "4e"),
+        ("4e05000000abab", "07" + "4e05000000"),
+    ],
+)
+def test_script_code_that_breaks_off_is_counted_whole_and_hashed_in_part(
+    script: str, signed: str
+) -> None:
+    """Found beside elementsd: a signature was checked before the script's end was reached."""
+    assert signed_script_code(bytes.fromhex(script)).hex() == signed
 
 
 def test_reference_legacy_hashes_agree() -> None:
