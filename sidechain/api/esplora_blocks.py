@@ -148,8 +148,12 @@ class TransactionRoutes:
         }
 
     async def _transaction(self, request: web.Request) -> web.Response:
-        tx, height = self._reads.transaction(_txid(request))
-        return json_reply(self._reads.transaction_json(tx, height))
+        txid = _txid(request)
+
+        async def compute() -> dict[str, Any]:
+            return await self._reads.transaction_json(*self._reads.transaction(txid))
+
+        return json_reply(await self._reads.at_one_tip(compute, from_index=False))
 
     async def _status(self, request: web.Request) -> web.Response:
         try:

@@ -11,12 +11,19 @@ from sidechain.index.follower import ChainIndex
 from sidechain.index.rows import Place, Spender
 from sidechain.primitives.block import Block
 from sidechain.primitives.transaction import OutPoint, Transaction, TxOut
+from sidechain.storage.schema import UndoRecord
 
 BLOCK_INLINE_BYTES_MAX = 200_000
 """Larger blocks are decoded in a thread: they take more than 5 ms."""
 
 BLOCKS_KEPT = 2
-"""Decoded blocks kept for whoever pages through one."""
+"""Decoded blocks, and lists of what they spent, kept for whoever pages through one."""
+
+SPENT_INLINE_BYTES_MAX = 40_000
+"""Longer lists of what a block spent are read in a thread."""
+
+PAGE_BYTES_MAX = 8_000_000
+"""A page ends after so many bytes of transactions, however few they are."""
 
 CATCH_UP_WAIT_S = 5
 """How long a request waits for the index to reach the tip."""
@@ -72,6 +79,7 @@ class EsploraReads:
         self.chain = chain
         self.index = index
         self._blocks: OrderedDict[bytes, Block] = OrderedDict()
+        self._spent: OrderedDict[bytes, dict[OutPoint, TxOut]] = OrderedDict()
 
     async def ready(self) -> None:
         """Wait until the index is at the tip and knows the mempool.
@@ -84,14 +92,19 @@ class EsploraReads:
             raise Refusal(503, f"the index is not at the tip yet: {problem}")
         await self.index.waiting.refresh()
 
-    async def at_one_tip(self, compute: Callable[[], Awaitable[T]]) -> T:
+    async def at_one_tip(
+        self, compute: Callable[[], Awaitable[T]], *, from_index: bool = True
+    ) -> T:
         """Compute an answer that belongs to one tip.
 
+        Args:
+            from_index: the index must be there before, too.
         Raises:
             Refusal: 503, the tip moves all the time.
         """
         for _ in range(TRIES_MAX):
-            await self.ready()
+            if from_index:
+                await self.ready()
             tip = self.chain.tip_hash
             answer = await compute()
             if self.chain.tip_hash == tip:
@@ -140,21 +153,30 @@ class EsploraReads:
         """Who spends an output, in a block or in the mempool."""
         return self.index.store.spender(outpoint) or self.index.waiting.spender(outpoint)
 
-    def transaction_json(self, tx: Transaction, height: int | None) -> dict[str, Any]:
-        """A transaction as it is shown, with what it spends."""
-        prevouts = self._prevouts(tx)
-        return transaction_json(tx, self.chain.params, prevouts, self.status(height))
+    async def transaction_json(self, tx: Transaction, height: int | None) -> dict[str, Any]:
+        """A transaction as it is shown, with what it spends; inside `at_one_tip` only."""
+        status = self.status(height)
+        if height is None:
+            prevouts = self._waiting_prevouts(tx)
+        else:
+            prevouts = await self._mined_prevouts(tx, height)
+        return transaction_json(tx, self.chain.params, prevouts, status)
 
     async def transactions_json(self, txids: Sequence[bytes]) -> list[dict[str, Any]]:
         """Several transactions as they are shown; inside `at_one_tip` only."""
         shown: list[dict[str, Any]] = []
+        size_bytes = 0
         for txid in txids:
             if shown:
                 await asyncio.sleep(0)
             try:
-                shown.append(self.transaction_json(*self.transaction(txid)))
+                tx, height = self.transaction(txid)
             except Refusal:
                 continue  # it left the mempool while the others were read
+            size_bytes += tx.total_size
+            if shown and size_bytes > PAGE_BYTES_MAX:
+                break
+            shown.append(await self.transaction_json(tx, height))
         return shown
 
     def place_of(self, txid: bytes) -> Place | None:
@@ -162,19 +184,42 @@ class EsploraReads:
         found = self.chain.find_transaction(txid)
         return None if found is None else Place(found[1], 0xFFFFFFFF)
 
-    def _prevouts(self, tx: Transaction) -> dict[OutPoint, TxOut]:
+    def _waiting_prevouts(self, tx: Transaction) -> dict[OutPoint, TxOut]:
         found: dict[OutPoint, TxOut] = {}
-        sources: dict[bytes, Transaction | None] = {}
         for txin in tx.inputs:
-            point = txin.prevout
-            if txin.is_pegin or point.is_null:
-                continue
-            if point.txid not in sources:
-                try:
-                    sources[point.txid] = self.transaction(point.txid)[0]
-                except Refusal:
-                    sources[point.txid] = None
-            source = sources[point.txid]
-            if source is not None and point.index < len(source.outputs):
-                found[point] = source.outputs[point.index]
+            coin = self.chain.mempool.coin(txin.prevout) or self.chain.coin(txin.prevout)
+            if coin is not None and not txin.is_pegin:
+                found[txin.prevout] = coin.output
         return found
+
+    async def _mined_prevouts(self, tx: Transaction, height: int) -> dict[OutPoint, TxOut]:
+        """What a transaction spends: coins from below its block, and outputs of the same block."""
+        found = await self._spent_by_block(height)
+        points = [txin.prevout for txin in tx.inputs if not txin.is_pegin]
+        within = [point for point in points if not point.is_null and point not in found]
+        if not within:
+            return found
+        block, _ = await self.block(self.chain.header(height).hash)
+        made = {other.txid: other.outputs for other in block.transactions}
+        here = {p: made[p.txid][p.index] for p in within if p.index < len(made.get(p.txid, ()))}
+        return {point: found[point] for point in points if point in found} | here
+
+    async def _spent_by_block(self, height: int) -> dict[OutPoint, TxOut]:
+        """The coins from below that the block at a height spent, by the chain's own record."""
+        block_hash = self.chain.header(height).hash
+        kept = self._spent.get(block_hash)
+        if kept is not None:
+            return kept
+        stored = self.chain.undo_bytes(height)
+        if len(stored) > SPENT_INLINE_BYTES_MAX:
+            found = await asyncio.to_thread(_read_spent, stored)
+        else:
+            found = _read_spent(stored)
+        self._spent[block_hash] = found
+        if len(self._spent) > BLOCKS_KEPT:
+            self._spent.popitem(last=False)
+        return found
+
+
+def _read_spent(stored: bytes) -> dict[OutPoint, TxOut]:
+    return {outpoint: coin.output for outpoint, coin in UndoRecord.unpack(stored).spent}

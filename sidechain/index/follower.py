@@ -18,7 +18,7 @@ from sidechain.index.waiting import WaitingIndex
 from sidechain.primitives.block import Block
 from sidechain.storage.schema import UndoRecord
 
-INLINE_BYTES_MAX = 30_000
+INLINE_BYTES_MAX = 15_000
 """Blocks up to this size take less than 5 ms."""
 
 

@@ -4,7 +4,7 @@ Source: clients.md 3; the events of assets are those that Esplora counts.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
 from sidechain.crypto.hashes import sha256
 from sidechain.errors import InvalidTransaction
@@ -31,7 +31,7 @@ class ScriptTrace:
     inputs. Both are empty for the script that a peg-in claim satisfies: its coin was never here.
     """
 
-    funded: tuple[int, ...] = ()
+    funded: list[int] = field(default_factory=list)
     spent_count: int = 0
 
 
@@ -113,8 +113,7 @@ def trace(tx: Transaction, spent: Mapping[OutPoint, bytes], params: ChainParams)
                 scripts.setdefault(script_hash(script), ScriptTrace()).spent_count += 1
     for vout, output in enumerate(tx.outputs):
         if not output.is_unspendable:
-            found = scripts.setdefault(script_hash(output.script), ScriptTrace())
-            found.funded = (*found.funded, vout)
+            scripts.setdefault(script_hash(output.script), ScriptTrace()).funded.append(vout)
     assets, issued = _asset_events(tx, params)
     return Traces(scripts=scripts, spends=spends, assets=assets, issued=issued)
 

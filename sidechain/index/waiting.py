@@ -55,7 +55,7 @@ class WaitingIndex:
                 HistoryRow(
                     place=NO_PLACE,
                     txid=txid,
-                    funded=touched.funded,
+                    funded=tuple(touched.funded),
                     spent_count=touched.spent_count,
                 )
             )

@@ -418,6 +418,22 @@ async def test_history_when_very_long_then_pages_but_no_summary(
     assert (await node.get(base))["chain_stats"]["tx_count"] == 6
 
 
+async def test_page_when_transactions_are_large_then_shorter_but_never_empty(
+    signed: SignedChain, node: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paid = pay_bob(signed, 6)
+    base = f"/address/{address(signed, BOB)}/txs/chain"
+    for limit, count in ((1, 1), (paid[0].total_size * 2 + 10, 2)):
+        monkeypatch.setattr(esplora_reads, "PAGE_BYTES_MAX", limit)
+        seen: list[str] = []
+        path = base
+        while page := await node.get(path):
+            assert len(page) == count
+            seen += [tx["txid"] for tx in page]
+            path = f"{base}/{seen[-1]}"
+        assert seen == [display(tx.txid) for tx in reversed(paid)]
+
+
 async def test_handler_when_broken_then_500_and_the_owner_is_told(
     signed: SignedChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

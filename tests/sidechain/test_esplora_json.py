@@ -4,7 +4,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from sidechain.api.esplora_json import script_asm, transaction_json
+from sidechain.api.esplora_json import output_json, script_asm, transaction_json
 from sidechain.params import ChainParams
 from sidechain.primitives.transaction import OutPoint, Transaction, TxOut
 from sidechain.script.script import push
@@ -122,10 +122,22 @@ async def test_recorded_chain_when_served_then_agrees_with_elementsd(tmp_path: P
         for entry in chain_json("blocks.json"):
             compared += await check_block(node, entry)
         await check_assets(node)
+        await check_prevouts(node)
         assert node.faults == []
     world.chain.close()
     print(f"transactions compared with elementsd: {compared}")
     assert compared
+
+
+async def check_prevouts(node: Served) -> None:
+    """What elementsd says every recorded kind of transaction spends, hidden or shown."""
+    for entry in chain_json("txs_valid.json"):
+        shown = await node.get(f"/tx/{entry['txid']}")
+        for vin, item in zip(shown["vin"], entry["spent"], strict=True):
+            if vin["is_pegin"]:
+                continue
+            spent = TxOut.decode(bytes.fromhex(item))
+            assert vin["prevout"] == output_json(spent, recorded_params()), entry["label"]
 
 
 async def check_assets(node: Served) -> None:

@@ -43,11 +43,18 @@ def test_trace_when_scripts_repeat_then_one_entry_each() -> None:
     )
     found = trace(tx, {COIN: ALICE.script, other: ALICE.script}, PARAMS)
     assert found.scripts == {
-        sha256(ALICE.script): ScriptTrace((2,), 2),
-        sha256(BOB.script): ScriptTrace((0, 3), 0),
+        sha256(ALICE.script): ScriptTrace([2], 2),
+        sha256(BOB.script): ScriptTrace([0, 3], 0),
     }
     assert found.spends == [(COIN, 0), (other, 1)]
-    assert trace(tx, {}, PARAMS).scripts[sha256(ALICE.script)] == ScriptTrace((2,), 0)
+    assert trace(tx, {}, PARAMS).scripts[sha256(ALICE.script)] == ScriptTrace([2], 0)
+
+
+def test_trace_when_outputs_are_many_then_all_are_listed() -> None:
+    count = 20_000
+    tx = transaction(*[output(PARAMS, BOB.script, 1)] * count)
+    found = trace(tx, {}, PARAMS)
+    assert found.scripts == {sha256(BOB.script): ScriptTrace(list(range(count)), 0)}
 
 
 def test_trace_when_peg_in_then_claim_script_without_a_spent_coin(tmp_path: object) -> None:
@@ -55,7 +62,7 @@ def test_trace_when_peg_in_then_claim_script_without_a_spent_coin(tmp_path: obje
     deposit = signed.deposit(ALICE.script, 50_000)
     tx = signed.unsigned_claim(deposit, BOB.script, 700)
     found = trace(tx, {}, signed.params)
-    assert found.scripts[sha256(ALICE.script)] == ScriptTrace((), 0)
+    assert found.scripts[sha256(ALICE.script)] == ScriptTrace([], 0)
     assert found.spends == []
     pegged = signed.params.pegged_asset
     assert found.assets == {pegged: AssetActivity(tx_count=1, peg_in_count=1, peg_in_sats=50_000)}
