@@ -23,20 +23,22 @@ BITCOIN_PREFIXES = ("bc1", "tb1", "bcrt1")
 SIDECHAIN_PREFIXES = ("ert1", "el1")
 
 
-def register(group: click.Group) -> None:
-    """Add the commands to the program."""
-    _register_wallets(group)
+def register(group: click.Group) -> click.Group:
+    """Add the commands to the program; the group of wallets, for more of them."""
+    wallet_group = _register_wallets(group)
     _register_faucet(group)
     _register_pay(group)
+    return wallet_group
 
 
-def _register_wallets(group: click.Group) -> None:
+def _register_wallets(group: click.Group) -> click.Group:
     @group.group("wallet")
     def wallet_group() -> None:
         """Wallets for the sidechain's coins."""
 
     _register_making(wallet_group)
     _register_reading(wallet_group)
+    return wallet_group
 
 
 def _register_making(group: click.Group) -> None:

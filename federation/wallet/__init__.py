@@ -9,6 +9,7 @@
 * `worker`: sends, funds and claims; the only place that makes peg transactions by itself.
 * `spending`: makes, records and sends what wallets pay; `asset_names`: labels of assets.
 * `views`: the stages the user is shown.
-* `methods`, `peg_methods`, `asset_methods`: the JSON-RPC methods, with `arguments` in common.
+* `methods`, `peg_methods`, `asset_methods`, `pset_methods`: the JSON-RPC methods; `arguments`: what
+  these have in common.
 * `parts`: all of it put together.
 """

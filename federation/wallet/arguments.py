@@ -31,6 +31,7 @@ _REFUSAL_CODES = {
     "no-token": WALLET_ERROR,
     "no-blinding-key": UNLOCK_NEEDED,
     "watch-only": WALLET_ERROR,
+    "pset": INVALID_PARAMETER,
     "dust": INVALID_PARAMETER,
     "E3_SCRIPT": INVALID_ADDRESS_OR_KEY,
     "E4_MIN": INVALID_PARAMETER,

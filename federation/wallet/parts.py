@@ -14,6 +14,7 @@ from federation.wallet.links import FundingSource, MemberLinks, ParentNode
 from federation.wallet.methods import WalletMethods
 from federation.wallet.peg_methods import PegMethods
 from federation.wallet.peg_store import PegStore
+from federation.wallet.pset_methods import PsetMethods
 from federation.wallet.spending import Spending
 from federation.wallet.views import PegViews
 from federation.wallet.worker import PegWorker
@@ -135,7 +136,9 @@ def assemble(book: WalletBook, params: ChainParams, outside: Outside) -> Parts:
         entropy=outside.entropy,
         on_peg_work=outside.on_peg_work,
     )
-    methods = Methods((wallets, pegs, AssetMethods(spending=spending, assets=assets)))
+    psets = PsetMethods(spending=spending, assets=assets, params=params)
+    issuing = AssetMethods(spending=spending, assets=assets)
+    methods = Methods((wallets, pegs, issuing, psets))
     return Parts(
         store=store,
         chain=chain,

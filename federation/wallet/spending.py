@@ -102,6 +102,10 @@ class Spending:
         self.book.take_script(name, Branch.CHANGE)
         self.book.record_pending(tx, self._unix_time_s(), extra)
 
+    def keep(self, tx: Transaction) -> None:
+        """Keep a transaction that was signed elsewhere; durable when this returns."""
+        self.book.record_pending(tx, self._unix_time_s())
+
     async def send(self, tx: Transaction) -> str:
         """Hand a recorded transaction to the members; one that all refuse is forgotten.
 

@@ -6,6 +6,8 @@
 * `builder`: payments and burns (peg-out), blinded where they should be, and signatures (pure).
 * `claim`: peg-in claims, explicit or blinded (pure).
 * `issuing`: issuing, reissuing and burning assets (pure).
+* `descriptor`: the account as a descriptor, written and read (pure).
+* `pset`: partially signed transactions, over libwally (pure).
 * `sealing`: the seed as it lies on disk, encrypted when there is a passphrase (pure).
 * `records`: what the store keeps, as bytes (pure).
 * `wallet`: one wallet's state, folded from final blocks and own transactions.

@@ -160,6 +160,28 @@ def blind(
         InvalidEncoding: entropy of another length or all zero, or no way to blind this: one
             output alone has no free blinder, more than 256 targets, an amount above 2^52.
     """
+    return blind_and_open(
+        tx, spent, receivers, entropy=entropy, issuance_secrets=issuance_secrets
+    ).tx
+
+
+@dataclass(frozen=True, slots=True)
+class Blinded:
+    """A blinded transaction, and what each of its outputs holds."""
+
+    tx: Transaction
+    opened: tuple[Opened, ...]
+
+
+def blind_and_open(
+    tx: Transaction,
+    spent: Sequence[Opened],
+    receivers: Sequence[bytes | None],
+    *,
+    entropy: bytes,
+    issuance_secrets: Mapping[int, SecretKey] | None = None,
+) -> Blinded:
+    """As `blind`, for who has to show others what is in it."""
     if len(entropy) != ENTROPY_BYTES or not any(entropy):
         raise InvalidEncoding("blinding needs 32 fresh random bytes")
     secrets = issuance_secrets or {}
@@ -176,7 +198,7 @@ def blind(
         made, witness = _blind_output(output.script, receiver, item, targets, draws)
         outputs.append(made)
         witnesses.append(witness)
-    return Transaction.build(
+    made_tx = Transaction.build(
         version=tx.version,
         inputs=[item.txin for item in issued],
         outputs=outputs,
@@ -191,6 +213,7 @@ def blind(
         ],
         output_witnesses=witnesses,
     )
+    return Blinded(made_tx, tuple(opened))
 
 
 @dataclass(frozen=True, slots=True)

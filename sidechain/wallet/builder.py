@@ -32,7 +32,13 @@ from sidechain.validation.amounts import check_amounts, fees_by_asset
 from sidechain.validation.coins import Coin
 from sidechain.validation.proofs import verify_proofs
 from sidechain.validation.tx_check import check_transaction
-from sidechain.wallet.blinding import MAX_TARGETS, RANGE_PROOF_BYTES, blind, throwaway_key
+from sidechain.wallet.blinding import (
+    MAX_TARGETS,
+    RANGE_PROOF_BYTES,
+    Opened,
+    blind_and_open,
+    throwaway_key,
+)
 from sidechain.wallet.keys import SecretKey
 from sidechain.wallet.selection import (
     Choice,
@@ -126,13 +132,15 @@ class PegoutLimits:
 class Draft:
     """An unsigned transaction and the coins it spends, in the order of its inputs.
 
-    `receivers` has for every output the blinding key it is blinded for, or None.
+    `receivers` has for every output the blinding key it is blinded for, or None; `opened` what it
+    holds.
     """
 
     tx: Transaction
     spent: tuple[OwnedCoin, ...]
     fee_sats: int
     receivers: tuple[bytes | None, ...]
+    opened: tuple[Opened, ...]
 
 
 def build_payment(
@@ -264,18 +272,27 @@ def sign(
 def check_made(tx: Transaction, spent: Sequence[TxOut], params: ChainParams) -> None:
     """Verify an own transaction as the members will: form, balance, all proofs.
 
-    Args:
-        spent: the outputs its inputs spend, in their order.
     Raises:
         InvariantError: it is not valid.
     """
-    coins = [Coin.of(output, height=0, coinbase=False) for output in spent]
     try:
-        check_transaction(tx)
-        fees_by_asset(tx)
-        verify_proofs(check_amounts(tx, coins, params.pegged_asset))
+        verify_made(tx, spent, params)
     except InvalidTransaction as error:
         raise InvariantError(f"an own transaction is not valid: {error}") from error
+
+
+def verify_made(tx: Transaction, spent: Sequence[TxOut], params: ChainParams) -> None:
+    """Verify what needs no chain: form, balance and all proofs.
+
+    Args:
+        spent: the outputs its inputs spend, in their order.
+    Raises:
+        InvalidTransaction: the reason, under Elements' name.
+    """
+    coins = [Coin.of(output, height=0, coinbase=False) for output in spent]
+    check_transaction(tx)
+    fees_by_asset(tx)
+    verify_proofs(check_amounts(tx, coins, params.pegged_asset))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -349,8 +366,16 @@ def _assemble(
     outputs.append(explicit_output(terms.params.pegged_asset, fee_sats, b""))
     plain = Transaction.build(version=TX_VERSION, inputs=inputs, outputs=outputs)
     opened = [coin.opened for coin in spent]
-    tx = blind(plain, opened, receivers, entropy=terms.entropy, issuance_secrets=secrets)
-    return Draft(tx=tx, spent=tuple(spent), fee_sats=fee_sats, receivers=receivers)
+    made = blind_and_open(
+        plain, opened, receivers, entropy=terms.entropy, issuance_secrets=secrets
+    )
+    return Draft(
+        tx=made.tx,
+        spent=tuple(spent),
+        fee_sats=fee_sats,
+        receivers=receivers,
+        opened=made.opened,
+    )
 
 
 def _needs_filler(
