@@ -31,6 +31,7 @@ from sidechain.primitives.transaction import OutPoint, Transaction
 from sidechain.script.block_signature import verify_block_signature
 from sidechain.storage.chainstate import ChainState
 from sidechain.storage.schema import BlockPlace, UndoRecord
+from sidechain.storage.verify import verify_chain
 from sidechain.validation.block_check import fill_coinbase_witness
 from sidechain.validation.coins import Coin, PeginKey
 from sidechain.validation.connect import BlockDelta, validate_block, validate_proposal
@@ -181,6 +182,10 @@ class Chain:
     def find_transaction(self, txid: bytes) -> tuple[Transaction, int] | None:
         """A transaction in a block, with the block's height, or None."""
         return self._state.find_transaction(txid)
+
+    def verify(self, *, level: int, blocks: int) -> bool:
+        """Whether the newest blocks pass `storage.verify` at a level from 0 to 4. Slow."""
+        return verify_chain(self._state, self._params, level=level, blocks=blocks)
 
     def disk_bytes(self) -> int:
         """Size of the chain's files."""

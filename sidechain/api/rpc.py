@@ -10,12 +10,16 @@ from sidechain.api.registry import Registry
 from sidechain.api.rpc_assets import AssetMethods
 from sidechain.api.rpc_blocks import BlockMethods
 from sidechain.api.rpc_build import BuildMethods
+from sidechain.api.rpc_chain import ChainMethods
+from sidechain.api.rpc_coins import CoinMethods
 from sidechain.api.rpc_descriptors import DescriptorMethods
 from sidechain.api.rpc_keys import KeyMethods
 from sidechain.api.rpc_mempool import MempoolMethods
+from sidechain.api.rpc_mining import MiningMethods
 from sidechain.api.rpc_node import NodeHooks, NodeMethods
 from sidechain.api.rpc_proofs import ProofMethods
 from sidechain.api.rpc_scripts import ScriptMethods
+from sidechain.api.rpc_sketch import SketchMethods
 from sidechain.api.rpc_submission import SubmissionMethods
 from sidechain.api.rpc_submit import Submission, SubmitMethods
 from sidechain.api.rpc_transactions import TransactionMethods
@@ -51,7 +55,9 @@ def register_chain_methods(
         labels = {chain.params.pegged_asset_name: chain.params.pegged_asset}
     clock = hooks.unix_time_s
     NodeMethods(chain, registry, hooks).register(registry)
-    BlockMethods(chain, clock).register(registry)
+    ChainMethods(chain, clock).register(registry)
+    BlockMethods(chain).register(registry)
+    CoinMethods(chain).register(registry)
     TransactionMethods(chain, indexed=hooks.indexed).register(registry)
     ProofMethods(chain).register(registry)
     ScriptMethods(chain).register(registry)
@@ -68,3 +74,5 @@ def register_chain_methods(
     if takes_blocks:
         submission = Submission(chain, facts_for, clock)
         SubmitMethods(chain, submission, unix_time_s=clock).register(registry)
+        MiningMethods(chain, submission, unix_time_s=clock).register(registry)
+        SketchMethods(chain).register(registry)

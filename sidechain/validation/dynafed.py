@@ -82,13 +82,13 @@ def check_dynafed_header(header: BlockHeader, chain: HeaderChain, params: ChainP
     if not dynafed_active(chain, chain.tip_height, params):
         return
     if header.current.is_null:
-        _refuse("no current parameters")
+        _refuse("dynamic block headers must have non-empty current signblockscript field")
     if header.version & _FORBIDDEN_VERSION_BITS:
-        _refuse("reserved version bits")
+        _refuse("dynamic block header has unknown HF extension bits set")
     expected = current_entry(chain, chain.tip_height, params)
     # The elided root is not compared: so Elements does, and blocks with a wrong one exist.
     if replace(header.current, elided_root=ZERO_HASH) != replace(expected, elided_root=ZERO_HASH):
-        _refuse("current parameters differ from those in force")
+        _refuse("dynamic block header's current parameters do not match expected")
     if not header.proposed.is_null:
         _check_proposal(header.proposed, full_current(chain, chain.tip_height, params), params)
 
@@ -166,10 +166,10 @@ def _check_proposal(proposed: ParamEntry, full: ParamEntry, params: ChainParams)
     if proposed.kind == COMPACT_KIND:
         # A compact entry shows no fedpeg program, so it always differs in one that is no witness
         # program; saying it here keeps the rules below about full entries only.
-        _refuse("compact proposal")
+        _refuse("proposed fedpeg program must be native segwit scriptPubkey")
     changed_script = proposed.signblockscript != full.signblockscript
     if changed_script and witness_program(proposed.signblockscript) is None:
-        _refuse("proposed signblockscript is no witness program")
+        _refuse("proposed signblockscript must be native segwit scriptPubkey")
     fedpeg = (proposed.fedpeg_program, proposed.fedpegscript)
     if fedpeg != (full.fedpeg_program, full.fedpegscript):
         _check_proposed_fedpeg(proposed)
@@ -180,18 +180,18 @@ def _check_proposal(proposed: ParamEntry, full: ParamEntry, params: ChainParams)
 def _check_proposed_fedpeg(proposed: ParamEntry) -> None:
     program = witness_program(proposed.fedpeg_program)
     if program is None:
-        _refuse("proposed fedpeg program is no witness program")
+        _refuse("proposed fedpeg program must be native segwit scriptPubkey")
     if program[0] != 0:
         return
     if program[1] != sha256(proposed.fedpegscript):
-        _refuse("proposed fedpeg program does not match its script")
+        _refuse("proposed v0 segwit fedpegscript must match proposed fedpeg witness program")
     if proposed.fedpegscript.startswith(bytes((OP_DEPTH,))):
-        _refuse("proposed fedpegscript starts with OP_DEPTH")
+        _refuse("Proposed fedpegscript starts with OP_DEPTH, which is illegal")
 
 
 def _check_proposed_pak(entries: tuple[bytes, ...]) -> None:
     if len(entries) > MAX_PAK_ENTRIES or not all(_is_pak_entry(item) for item in entries):
-        _refuse("proposed extension space is no list of key pairs")
+        _refuse("Extension space is not list of valid PAK entries")
 
 
 def _is_pak_entry(item: bytes) -> bool:

@@ -14,7 +14,7 @@ from sidechain.api.client import RpcClient, RpcError
 from sidechain.api.http import Registry, RpcServer
 from sidechain.api.json_text import decode, encode
 from sidechain.api.rpc import register_chain_methods
-from sidechain.api.rpc_blocks import BlockMethods
+from sidechain.api.rpc_coins import CoinMethods
 from sidechain.api.rpc_node import NodeHooks
 from sidechain.api.script_json import add_checksum, script_asm
 from sidechain.api.transaction_json import transaction_json
@@ -158,8 +158,8 @@ async def test_coin_set_when_recorded_chain_then_equal(tmp_path: Path) -> None:
     for block in recorded_blocks()[1:]:
         state.connect(block, unjudged_delta(block, state, params))
         if state.tip_height in expected:
-            methods = BlockMethods(Chain(state, params), lambda: 0)
-            for kind in ("hash_serialized_3", "none"):
+            methods = CoinMethods(Chain(state, params))
+            for kind in ("hash_serialized_3", "muhash", "none"):
                 got = shown(await methods.gettxoutsetinfo(kind))
                 del got["disk_size"]
                 assert got == expected[state.tip_height][kind]
@@ -300,7 +300,8 @@ async def test_blocks_when_asked_then_every_form(node: Node, signed: SignedChain
         ("sendrawtransaction", ["00"], -22),
         ("testmempoolaccept", [[]], -8),
         ("testmempoolaccept", ["00"], -3),
-        ("gettxoutsetinfo", ["muhash"], -8),
+        ("gettxoutsetinfo", ["sha1"], -8),
+        ("gettxoutsetinfo", ["none", 3], -8),
         ("validateaddress", [5], -3),
         ("tweakfedpegscript", ["xx"], -3),
         ("nothing", [], -32601),

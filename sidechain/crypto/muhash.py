@@ -1,0 +1,35 @@
+"""MuHash3072: a hash of a set that does not depend on the order of its elements.
+
+Every element becomes a number modulo a prime, and the set is their product.
+
+Source: Bellare and Micciancio, "A New Paradigm for Collision-free Hashing"; as the reference
+computes it for `gettxoutsetinfo`.
+"""
+
+from cryptography.hazmat.primitives.ciphers import Cipher
+from cryptography.hazmat.primitives.ciphers.algorithms import ChaCha20
+
+from sidechain.crypto.hashes import sha256
+
+NUMBER_BYTES = 384
+PRIME = 2 ** (8 * NUMBER_BYTES) - 1_103_717
+
+_NONCE = bytes(16)
+_ZEROS = bytes(NUMBER_BYTES)
+
+
+class MuHash:
+    """The hash of a growing set."""
+
+    def __init__(self) -> None:
+        self._product = 1
+
+    def insert(self, element: bytes) -> None:
+        """Add an element to the set."""
+        stream = Cipher(ChaCha20(sha256(element), _NONCE), None).encryptor()
+        number = int.from_bytes(stream.update(_ZEROS), "little")
+        self._product = self._product * number % PRIME
+
+    def digest(self) -> bytes:
+        """The hash of the set: 32 bytes."""
+        return sha256(self._product.to_bytes(NUMBER_BYTES, "little"))
