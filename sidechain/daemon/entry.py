@@ -4,8 +4,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import uvloop
-
+from sidechain import runtime
 from sidechain.api.rpc_node import SUBVERSION
 from sidechain.daemon.background import into_background
 from sidechain.daemon.chain_options import params_from_settings
@@ -76,7 +75,7 @@ def _run(
                 LOGGER.info("%s", _version_line())
                 for warning in warnings:
                     LOGGER.warning("Warning: %s", warning)
-                uvloop.run(_started(params, options, on_ready))
+                runtime.run(_started(params, options, on_ready))
             finally:
                 close_log()
     except (OptionError, StartFailed) as error:

@@ -422,10 +422,11 @@ def _changes(
     for key in delta.pegins:
         puts[schema.pegin_key(key)] = schema.pack_height(delta.height)
     first_offset = len(header) + len(compact_size(len(txids)))
-    sizes = [tx.total_size for tx in block.transactions]
-    places = schema.transaction_places(delta.height, first_offset, sizes)
-    for txid, spot in zip(txids, places, strict=True):
-        puts[schema.transaction_key(txid)] = spot.pack()
+    offset = first_offset
+    for tx in block.transactions:
+        size = tx.total_size
+        puts[schema.transaction_key(tx.txid)] = schema.pack_place(delta.height, offset, size)
+        offset += size
     deletes = [schema.coin_key(point) for point, _ in delta.spent if point.txid not in own]
     return puts, deletes
 

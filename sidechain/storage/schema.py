@@ -20,8 +20,8 @@ Heights and indices in keys are big-endian, so that LevelDB keeps them in order.
 internal byte order.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from struct import Struct
 
 from sidechain.crypto.hashes import sha256
 from sidechain.errors import InvalidEncoding
@@ -45,6 +45,7 @@ COIN_PREFIX = b"c"
 NODE_PREFIX = b"n"
 
 _CHECKSUM_BYTES = 4
+_PLACE = Struct(">III")
 
 
 def block_key(height: int) -> bytes:
@@ -69,7 +70,8 @@ def undo_key(height: int) -> bytes:
 
 def coin_key(outpoint: OutPoint) -> bytes:
     """Key of an unspent output."""
-    return COIN_PREFIX + outpoint.txid + _be32(outpoint.index)
+    txid, index = outpoint
+    return COIN_PREFIX + txid + index.to_bytes(4, "big")
 
 
 def coin_key_outpoint(key: bytes) -> OutPoint:
@@ -116,6 +118,16 @@ def unpack_coin(data: bytes) -> Coin:
     Raises:
         InvalidEncoding: not a packed coin.
     """
+    if len(data) >= 46 and data[4] == 1 == data[37]:
+        # Everything shown, as most coins are.
+        code = int.from_bytes(data[:4], "little")
+        return Coin(
+            asset=data[4:37],
+            value=data[37:46],
+            script=data[46:],
+            height=code >> 1,
+            coinbase=bool(code & 1),
+        )
     reader = Reader(data)
     code = reader.u32()
     asset = _read_field(reader, ASSET_LENGTHS)
@@ -203,6 +215,11 @@ class BlockPlace:
         )
 
 
+def pack_place(height: int, offset: int, size: int) -> bytes:
+    """BE32 height ‖ BE32 offset ‖ BE32 size."""
+    return _PLACE.pack(height, offset, size)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransactionPlace:
     """Where a transaction's bytes stand: block height, offset and size in bytes."""
@@ -213,7 +230,7 @@ class TransactionPlace:
 
     def pack(self) -> bytes:
         """BE32 height ‖ BE32 offset ‖ BE32 size."""
-        return _be32(self.height) + _be32(self.offset) + _be32(self.size)
+        return pack_place(self.height, self.offset, self.size)
 
     @classmethod
     def unpack(cls, data: bytes) -> "TransactionPlace":
@@ -277,18 +294,6 @@ class UndoRecord:
         return cls(
             spent=tuple(spent), created=tuple(created), pegins=tuple(pegins), txids=tuple(txids)
         )
-
-
-def transaction_places(
-    height: int, first_offset: int, sizes: Sequence[int]
-) -> tuple[TransactionPlace, ...]:
-    """Places of a block's transactions, which follow each other from `first_offset` on."""
-    places = []
-    offset = first_offset
-    for size in sizes:
-        places.append(TransactionPlace(height=height, offset=offset, size=size))
-        offset += size
-    return tuple(places)
 
 
 def _be32(number: int) -> bytes:

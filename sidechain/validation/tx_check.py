@@ -28,7 +28,8 @@ def check_transaction(tx: Transaction) -> None:
     if WITNESS_SCALE * tx.base_size > MAX_BLOCK_WEIGHT_WU:
         _refuse("bad-txns-oversize")
     _check_explicit_outputs(tx)
-    if len({item.prevout for item in tx.inputs}) != len(tx.inputs):
+    count = len(tx.inputs)
+    if count > 1 and len({item.prevout for item in tx.inputs}) != count:
         _refuse("bad-txns-inputs-duplicate")
     if tx.is_coinbase:
         _check_coinbase(tx)
@@ -40,9 +41,10 @@ def _check_explicit_outputs(tx: Transaction) -> None:
     # The sum runs over all assets together: so Elements limits it.
     total_sats = 0
     for output in tx.outputs:
-        amount_sats = output.value_sats
-        if amount_sats is None:
+        value = output.value
+        if value[0] != 1:
             continue
+        amount_sats = int.from_bytes(value[1:], "big", signed=True)
         if amount_sats < 0:
             _refuse("bad-txns-vout-negative")
         if amount_sats > MAX_MONEY_SATS:

@@ -23,7 +23,7 @@ from sidechain.script.interpreter import (
     verify_input,
 )
 from sidechain.script.ops_crypto import SEQUENCE_DISABLE_FLAG
-from sidechain.script.script import count_sigops, p2sh_sigops, witness_sigops
+from sidechain.script.script import count_sigops, is_p2wpkh, p2sh_sigops, witness_sigops
 from sidechain.script.sighash import SpentOutput
 from sidechain.validation.amounts import check_amounts, fees_by_asset
 from sidechain.validation.coins import Coin, CoinView, PeginKey
@@ -61,8 +61,14 @@ def resolve_inputs(
     found = [None if item.is_pegin else view.coin(item.prevout) for item in tx.inputs]
     spent: list[Coin] = []
     keys: list[PeginKey] = []
-    if any(c is None and not i.is_pegin for c, i in zip(found, tx.inputs, strict=True)):
-        raise InvalidTransaction("bad-txns-inputs-missingorspent")
+    for coin, item in zip(found, tx.inputs, strict=True):
+        if coin is not None:
+            spent.append(coin)
+        elif not item.is_pegin:
+            raise InvalidTransaction("bad-txns-inputs-missingorspent")
+    if len(spent) == len(found):
+        return tuple(spent), ()
+    spent.clear()
     for index, coin in enumerate(found):
         if coin is None:
             claim = judge_pegin(tx, index)
@@ -209,8 +215,14 @@ def check_sequence_locks(
 
 def legacy_sigops(tx: Transaction) -> int:
     """Signature operations in the transaction's own scripts, multisigs counted as 20."""
-    own = sum(count_sigops(item.script_sig, accurate=False) for item in tx.inputs)
-    return own + sum(count_sigops(item.script, accurate=False) for item in tx.outputs)
+    total = 0
+    for item in tx.inputs:
+        if item.script_sig:
+            total += count_sigops(item.script_sig, accurate=False)
+    for output in tx.outputs:
+        if output.script:
+            total += count_sigops(output.script, accurate=False)
+    return total
 
 
 def sigop_cost(tx: Transaction, spent: Sequence[Coin]) -> int:
@@ -226,6 +238,9 @@ def sigop_cost(tx: Transaction, spent: Sequence[Coin]) -> int:
     if tx.is_coinbase:
         return cost
     for item, witness, coin in zip(tx.inputs, tx.input_witnesses, spent, strict=True):
+        if is_p2wpkh(coin.script):
+            cost += 1
+            continue
         if not item.is_pegin:
             cost += p2sh_sigops(item.script_sig, coin.script) * WITNESS_SCALE
         cost += witness_sigops(item.script_sig, coin.script, witness.script)

@@ -20,7 +20,12 @@ from sidechain.primitives.transaction import (
     TxIn,
     TxOut,
 )
-from sidechain.validation.amounts import check_amounts, fees_by_asset
+from sidechain.validation.amounts import (
+    balances_plainly,
+    check_amounts,
+    fees_by_asset,
+    judge_amounts,
+)
 from sidechain.validation.coins import Coin
 
 PEGGED = b"\x01" * 32
@@ -46,13 +51,43 @@ def _tx(
 
 def _accepted(tx: Transaction, *coins: Coin) -> None:
     assert check_amounts(tx, coins, PEGGED) == ()
+    assert judge_amounts(tx, coins, PEGGED) == ()
 
 
 def _refused(tx: Transaction, *coins: Coin) -> str:
     with pytest.raises(InvalidTransaction) as caught:
         check_amounts(tx, coins, PEGGED)
     assert caught.value.reason == "bad-txns-in-ne-out"
+    assert not balances_plainly(tx, coins)
     return caught.value.detail
+
+
+AMOUNTS = st.sampled_from([0, 1, 2, 3, MAX_MONEY_SATS, MAX_MONEY_SATS + 1, 2**63, 2**64 - 1])
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(ASSETS), AMOUNTS), min_size=1, max_size=3),
+    st.lists(
+        st.tuples(AMOUNTS, st.sampled_from(ASSETS), st.sampled_from([b"", b"\x51", b"\x6a"])),
+        min_size=1,
+        max_size=3,
+    ),
+)
+def test_short_way_when_it_says_yes_then_so_does_the_sheet(
+    paid_in: list[tuple[bytes, int]], paid_out: list[tuple[int, bytes, bytes]]
+) -> None:
+    inputs = [TxIn(OutPoint(bytes([n]) * 32, 0)) for n in range(len(paid_in))]
+    coins = [_coin(amount, asset) for asset, amount in paid_in]
+    tx = _tx([_out(*each) for each in paid_out], inputs)
+    if balances_plainly(tx, coins):
+        assert judge_amounts(tx, coins, PEGGED) == ()
+
+
+def test_short_way_when_payment_is_plain_then_taken() -> None:
+    tx = _tx([_out(60), _out(39), _out(1, script=b"")])
+    assert balances_plainly(tx, [_coin(100)])
+    hidden = TxOut(b"\x0a" + bytes(32), explicit_value(60), NULL, b"\x51")
+    assert not balances_plainly(_tx([hidden, _out(40)]), [_coin(100)])
 
 
 @given(

@@ -128,6 +128,26 @@ def test_transaction_that_still_has_coins_is_not_repeated() -> None:
     chain, view = _setup()
     tx = spend(POINTS[0], outputs=[output(PARAMS, 100)])
     view.coins[OutPoint(tx.txid, 0)] = coin(PARAMS, 100)
+    # The first one took what the second spends, and the id is the fault that is named.
+    del view.coins[POINTS[0]]
+    other = spend(POINTS[1], outputs=[output(PARAMS, 1_000)])
+    block = build_block(chain, [other, tx], [])
+    assert _reason(lambda: _connect(block, chain, view)) == "bad-txns-BIP30"
+    late = build_block(chain, [tx], [output(PARAMS, 1_000)])
+    assert _reason(lambda: _connect(late, chain, view)) == "bad-txns-BIP30"
+
+
+def test_coinbase_that_still_has_coins_is_not_repeated() -> None:
+    chain, view = _setup()
+    block = build_block(chain, [], [])
+    view.coins[OutPoint(block.transactions[0].txid, 0)] = coin(PARAMS, 100)
+    assert _reason(lambda: _connect(block, chain, view)) == "bad-txns-BIP30"
+
+
+def test_transaction_is_not_repeated_where_coinbases_may_repeat() -> None:
+    chain, view = _setup(bip34_height=2)
+    tx = spend(POINTS[0], outputs=[output(PARAMS, 100)])
+    view.coins[OutPoint(tx.txid, 0)] = coin(PARAMS, 100)
     block = build_block(chain, [tx], [])
     assert _reason(lambda: _connect(block, chain, view)) == "bad-txns-BIP30"
 

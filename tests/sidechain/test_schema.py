@@ -110,15 +110,6 @@ def test_tip_and_place_when_packed_then_same(height: int, block_hash: bytes) -> 
     assert schema.TransactionPlace.unpack(place.pack()) == place
 
 
-def test_places_when_listed_then_follow_each_other() -> None:
-    places = schema.transaction_places(3, 100, [10, 20, 30])
-    assert [(p.height, p.offset, p.size) for p in places] == [
-        (3, 100, 10),
-        (3, 110, 20),
-        (3, 130, 30),
-    ]
-
-
 def test_keys_when_of_different_kinds_then_never_equal() -> None:
     hash32, point = bytes(32), OutPoint(bytes(32), 0)
     keys = [
