@@ -215,13 +215,17 @@ class Transaction:
 
         Source: elements/blocks.md 1.3.
         """
-        in_leaves = [
-            EMPTY_INPUT_LEAF
-            if witness is EMPTY_INPUT_WITNESS or txin.prevout.is_null
-            else witness.merkle_leaf()
-            for txin, witness in zip(self.inputs, self.input_witnesses, strict=True)
-        ]
-        in_root = in_leaves[0] if len(in_leaves) == 1 else fast_merkle_root(in_leaves)
+        if len(self.inputs) == 1 and not self.inputs[0].prevout.is_null:
+            in_root = self.input_witnesses[0].merkle_leaf()
+        else:
+            in_root = fast_merkle_root(
+                [
+                    EMPTY_INPUT_LEAF
+                    if witness is EMPTY_INPUT_WITNESS or txin.prevout.is_null
+                    else witness.merkle_leaf()
+                    for txin, witness in zip(self.inputs, self.input_witnesses, strict=True)
+                ]
+            )
         return merkle_node(in_root, self._output_witness_root())
 
     def _output_witness_root(self) -> bytes:

@@ -356,6 +356,7 @@ def read_witnesses(
 ) -> tuple[tuple[InputWitness, ...], tuple[OutputWitness, ...], int]:
     """Read the witness section at `pos`; see `read_inputs`. All empty is refused."""
     in_wits = []
+    empty = 0
     for _ in range(input_count):
         if data.startswith(b"\0\0\2", pos):
             read = _read_pair(data, pos + 3)
@@ -365,6 +366,7 @@ def read_witnesses(
                 continue
         if data.startswith(b"\0\0\0\0", pos):
             in_wits.append(EMPTY_INPUT_WITNESS)
+            empty += 1
             pos += 4
             continue
         issuance_proof, pos = _read_vec(data, pos)
@@ -372,7 +374,8 @@ def read_witnesses(
         script, pos = _read_vectors(data, pos)
         pegin, pos = _read_vectors(data, pos)
         in_wits.append(InputWitness(issuance_proof, inflation_proof, script, pegin))
-    in_empty = in_wits.count(EMPTY_INPUT_WITNESS) == input_count
+    # Nothing but these four bytes reads as an empty witness, for lengths have one form.
+    in_empty = empty == input_count
     if not in_empty and data.startswith(bytes(2 * output_count), pos):
         return tuple(in_wits), (EMPTY_OUTPUT_WITNESS,) * output_count, pos + 2 * output_count
     out_wits = []

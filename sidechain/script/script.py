@@ -329,6 +329,10 @@ def witness_program(script: bytes) -> tuple[int, bytes] | None:
 
 def classify(script: bytes) -> ScriptKind:
     """Which template an output script follows. An empty script is `FEE`."""
+    if is_p2wpkh(script):
+        return ScriptKind.WITNESS_V0_KEYHASH
+    if not script:
+        return ScriptKind.FEE
     program = witness_program(script)
     if program is not None:
         return _classify_witness(*program)
@@ -336,8 +340,6 @@ def classify(script: bytes) -> ScriptKind:
         return ScriptKind.SCRIPTHASH
     if is_p2pkh(script):
         return ScriptKind.PUBKEYHASH
-    if not script:
-        return ScriptKind.FEE
     if script[0] == OP_RETURN and is_push_only(script[1:]):
         return ScriptKind.NULL_DATA
     if script == bytes((OP_1,)):

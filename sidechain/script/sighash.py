@@ -8,6 +8,7 @@ Source: elements/script.md 2 to 4.
 
 import hashlib
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from itertools import accumulate
 from typing import NamedTuple, Protocol
 
@@ -120,9 +121,17 @@ class SighashCache:
             inputs = tx.inputs
             prevouts = [item.prevout.serialize() for item in inputs]
             sequences = [le32(item.sequence) for item in inputs]
-            issuances = [_issuance(item) or b"\0" for item in inputs]
-            head = le32(tx.version) + b"".join(
-                [sha256d(b"".join(pieces)) for pieces in (prevouts, sequences, issuances)]
+            if any(item.issuance is not None for item in inputs):
+                issuances = sha256d(b"".join([_issuance(item) or b"\0" for item in inputs]))
+            else:
+                issuances = _no_issuances(len(inputs))
+            head = b"".join(
+                (
+                    le32(tx.version),
+                    sha256d(b"".join(prevouts)),
+                    sha256d(b"".join(sequences)),
+                    issuances,
+                )
             )
             known = self._segwit_all = head, sha256d(tx.outputs_bytes())
         return known
@@ -476,6 +485,11 @@ def _proofs(witness: OutputWitness) -> bytes:
 
 def _issuance(item: TxIn) -> bytes:
     return item.issuance.serialize() if item.issuance is not None else b""
+
+
+@lru_cache(maxsize=256)
+def _no_issuances(count: int) -> bytes:
+    return sha256d(bytes(count))
 
 
 def outpoint_flag(item: TxIn) -> bytes:
