@@ -6,8 +6,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
@@ -57,7 +59,7 @@ class Daemon:
             f"-rpcpassword={PASSWORD}",
             *self._extra,
         ]
-        with (self._folder / "output.txt").open("ab") as output:
+        with (self._folder / "output.txt").open("ab") as output, _uninterrupted():
             # A group of its own: an interruption at the terminal ends it here, in order.
             self._process = subprocess.Popen(
                 arguments, stdout=output, stderr=output, start_new_session=True
@@ -120,6 +122,24 @@ class Daemon:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Hold back Ctrl-C until a child that is being started is known, or nobody would end it."""
+    received: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    saved = [signal.signal(number, lambda *_: received.append(1)) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, saved, strict=True):
+            signal.signal(number, handler)
+    if received:
+        raise KeyboardInterrupt
 
 
 def _free_port() -> int:
