@@ -21,6 +21,7 @@ from sidechain.api.esplora_scripts import AssetRoutes, ScriptRoutes
 from sidechain.chain import Chain
 from sidechain.errors import Unavailable
 from sidechain.index.follower import ChainIndex
+from sidechain.index.store import IndexDamaged
 
 __all__ = ["EsploraServer", "Limits", "Send"]
 
@@ -199,6 +200,10 @@ class EsploraServer:
             return text_reply(refused.reason, refused.status)
         except TimeoutError:
             return text_reply("the request took too long", 503)
+        except IndexDamaged as error:
+            self._on_fault(error)
+            self._index.discard()
+            return text_reply("the index is made anew", 503)
         except Unavailable as error:
             return text_reply(str(error), 503)
         except UnicodeDecodeError:

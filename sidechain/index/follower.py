@@ -13,7 +13,7 @@ from typing import Self
 from sidechain.chain import Chain
 from sidechain.errors import Unavailable
 from sidechain.index.rows import block_rows
-from sidechain.index.store import IndexStore
+from sidechain.index.store import IndexDamaged, IndexStore
 from sidechain.index.waiting import WaitingIndex
 from sidechain.primitives.block import Block
 from sidechain.storage.schema import UndoRecord
@@ -38,6 +38,7 @@ class ChainIndex:
         self._wake = asyncio.Event()
         self._moved = asyncio.Condition()
         self._stopped = False
+        self._is_damaged = False
         self._problem = ""
         chain.listen(self.poke)
 
@@ -64,8 +65,16 @@ class ChainIndex:
         """Look at the chain's tip again."""
         self._wake.set()
 
+    def discard(self) -> None:
+        """Make the index anew: a row of it did not read back."""
+        self._is_damaged = True
+        self.poke()
+
     async def run(self, on_fault: Callable[[BaseException], None] = lambda error: None) -> None:
-        """Follow the chain until `stop`. A disk that refuses is tried again at the next block.
+        """Follow the chain until `stop`.
+
+        A disk that refuses is tried again at the next block; an index that does not read back is
+        made anew. Neither is a reason for the owner of the chain to end.
 
         Args:
             on_fault: told why the index does not move.
@@ -73,11 +82,15 @@ class ChainIndex:
         while not self._stopped:
             self._wake.clear()
             try:
+                if self._is_damaged:
+                    self.store.clear()
+                    self._is_damaged = False
                 while not self._stopped and await self._step():
                     pass
                 self._problem = ""
-            except Unavailable as error:
+            except (Unavailable, IndexDamaged) as error:
                 self._problem = str(error)
+                self._is_damaged = self._is_damaged or isinstance(error, IndexDamaged)
                 on_fault(error)
             async with self._moved:
                 self._moved.notify_all()

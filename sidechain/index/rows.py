@@ -179,6 +179,13 @@ def unpack_history(key: bytes, value: bytes) -> HistoryRow:
     return HistoryRow(place=place, txid=txid, funded=funded, spent_count=spent_count)
 
 
+def unpack_asset_history(key: bytes, value: bytes) -> HistoryRow:
+    """An asset's row, which says only where and which transaction. Raises InvalidEncoding."""
+    if len(value) != 32:
+        raise InvalidEncoding("not a txid")
+    return HistoryRow(place=Place.unpack(key[33:]), txid=value, funded=(), spent_count=0)
+
+
 def unpack_spender(value: bytes) -> Spender:
     """An output's spender. Raises InvalidEncoding."""
     if len(value) != 40:

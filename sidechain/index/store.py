@@ -6,9 +6,9 @@ a damaged one is thrown away and written anew.
 """
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
 from sidechain.errors import InvalidEncoding, InvariantError
 from sidechain.index import rows
@@ -21,8 +21,17 @@ from sidechain.storage.schema import pack_tip, unpack_tip
 UNDO_BLOCKS_KEPT = 1_000
 """A reorganisation deeper than this makes the index anew."""
 
+CACHE_BYTES = 2 * 1024 * 1024
+WRITE_BUFFER_BYTES = 2 * 1024 * 1024
+
 BEFORE_GENESIS = (-1, bytes(32))
 """Where an empty index stands: height and hash."""
+
+T = TypeVar("T")
+
+
+class IndexDamaged(Exception):
+    """The index's files do not read back: it has to be made anew. The chain is not concerned."""
 
 
 class IndexStore:
@@ -44,7 +53,7 @@ class IndexStore:
             Unavailable: the folder is in use by another process or cannot be used.
         """
         try:
-            database = Database(path)
+            database = _open(path)
             if _is_ours(database, genesis_hash):
                 return cls(database, path, genesis_hash)
             database.close()
@@ -68,6 +77,7 @@ class IndexStore:
 
         Raises:
             InvariantError: it does not follow the tip.
+            IndexDamaged: what is there already does not read back; nothing has changed.
             Unavailable: the disk refuses; nothing has changed.
         """
         if (block.height, block.prev_hash) != (self._tip[0] + 1, self._tip[1]):
@@ -76,9 +86,9 @@ class IndexStore:
         entries = [UndoEntry(key, b"") for key in puts]
         for asset, added in block.sums.items():
             key = rows.sums_key(asset)
-            before = self._database.get(key) or b""
-            puts[key] = rows.pack_sums(self.sums(asset) + added)
-            entries.append(UndoEntry(key, before))
+            before = self._load(key, rows.unpack_sums)
+            puts[key] = rows.pack_sums((before or NO_ACTIVITY) + added)
+            entries.append(UndoEntry(key, b"" if before is None else rows.pack_sums(before)))
         puts[rows.undo_key(block.height)] = rows.pack_undo(block.prev_hash, entries)
         puts[rows.TIP_KEY] = pack_tip(block.height, block.hash)
         forgotten = rows.undo_key(max(block.height - UNDO_BLOCKS_KEPT, 0))
@@ -94,15 +104,16 @@ class IndexStore:
             Whether that was possible; if not, the block lies too deep, and nothing has changed.
         Raises:
             InvariantError: the index is empty.
+            IndexDamaged: what the block wrote does not read back; nothing has changed.
             Unavailable: the disk refuses; nothing has changed.
         """
         height = self._tip[0]
         if height < 0:
             raise InvariantError("an empty index has no block to take off")
-        stored = self._database.get(rows.undo_key(height))
+        stored = self._load(rows.undo_key(height), rows.unpack_undo)
         if stored is None:
             return False
-        prev_hash, entries = rows.unpack_undo(stored)
+        prev_hash, entries = stored
         puts = {entry.key: entry.before for entry in entries if entry.before}
         deletes = [entry.key for entry in entries if not entry.before]
         deletes.append(rows.undo_key(height))
@@ -116,7 +127,7 @@ class IndexStore:
         return True
 
     def clear(self) -> None:
-        """Start again with an empty index."""
+        """Start again with an empty index. Raises Unavailable when the disk refuses."""
         self._database.close()
         shutil.rmtree(self._path, ignore_errors=True)
         self._database = _new_database(self._path, self._genesis_hash)
@@ -127,34 +138,43 @@ class IndexStore:
 
         Args:
             start: the newest place wanted; None begins at the tip.
+        Raises:
+            IndexDamaged: as all reading here.
         """
-        prefix = rows.script_prefix(script_hash)
-        for key, value in self._items(prefix, start):
-            yield rows.unpack_history(key, value)
+        return self._items(rows.script_prefix(script_hash), start, rows.unpack_history)
 
     def asset_history(self, asset: bytes, start: Place | None = None) -> Iterator[HistoryRow]:
         """Transactions that move an asset in or out of existence, as `history` gives them."""
-        for key, value in self._items(rows.asset_prefix(asset), start):
-            place = Place.unpack(key[33:])
-            yield HistoryRow(place=place, txid=value, funded=(), spent_count=0)
+        return self._items(rows.asset_prefix(asset), start, rows.unpack_asset_history)
 
     def spender(self, outpoint: OutPoint) -> Spender | None:
         """Who spends an output in a block, or None."""
-        found = self._database.get(rows.spender_key(outpoint))
-        return None if found is None else rows.unpack_spender(found)
+        return self._load(rows.spender_key(outpoint), rows.unpack_spender)
 
     def sums(self, asset: bytes) -> AssetActivity:
         """What happened to an asset in all blocks."""
-        found = self._database.get(rows.sums_key(asset))
-        return NO_ACTIVITY if found is None else rows.unpack_sums(found)
+        return self._load(rows.sums_key(asset), rows.unpack_sums) or NO_ACTIVITY
 
     def issuance(self, asset: bytes) -> FirstIssuance | None:
         """How an asset was made, or None."""
-        found = self._database.get(rows.issuance_key(asset))
-        return None if found is None else rows.unpack_issuance(asset, found)
+        key = rows.issuance_key(asset)
+        return self._load(key, lambda found: rows.unpack_issuance(asset, found))
 
-    def _items(self, prefix: bytes, start: Place | None) -> Iterator[tuple[bytes, bytes]]:
-        return self._database.items(prefix, b"" if start is None else start.pack())
+    def _load(self, key: bytes, unpack: Callable[[bytes], T]) -> T | None:
+        try:
+            found = self._database.get(key)
+            return None if found is None else unpack(found)
+        except (InvariantError, InvalidEncoding) as error:
+            raise IndexDamaged(str(error)) from error
+
+    def _items(
+        self, prefix: bytes, start: Place | None, unpack: Callable[[bytes, bytes], HistoryRow]
+    ) -> Iterator[HistoryRow]:
+        try:
+            for key, value in self._database.items(prefix, start.pack() if start else b""):
+                yield unpack(key, value)
+        except (InvariantError, InvalidEncoding) as error:
+            raise IndexDamaged(str(error)) from error
 
 
 def _is_ours(database: Database, genesis_hash: bytes) -> bool:
@@ -162,8 +182,12 @@ def _is_ours(database: Database, genesis_hash: bytes) -> bool:
     return version == rows.INDEX_VERSION and database.get(rows.GENESIS_KEY) == genesis_hash
 
 
+def _open(path: Path) -> Database:
+    return Database(path, cache_bytes=CACHE_BYTES, write_buffer_bytes=WRITE_BUFFER_BYTES)
+
+
 def _new_database(path: Path, genesis_hash: bytes) -> Database:
-    database = Database(path)
+    database = _open(path)
     version = rows.INDEX_VERSION.to_bytes(4, "little")
     database.write({rows.VERSION_KEY: version, rows.GENESIS_KEY: genesis_hash})
     return database

@@ -34,9 +34,18 @@ class Database:
     Every read verifies LevelDB's checksums.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        cache_bytes: int = CACHE_BYTES,
+        write_buffer_bytes: int = WRITE_BUFFER_BYTES,
+    ) -> None:
         """Open the folder, and make it if it is not there.
 
+        Args:
+            cache_bytes, write_buffer_bytes: memory for what was read, and for what is to be
+                sorted.
         Raises:
             Unavailable: another process has it open, or the folder cannot be used.
             InvariantError: the files are damaged.
@@ -48,8 +57,8 @@ class Database:
                 str(path),
                 create_if_missing=True,
                 paranoid_checks=True,
-                lru_cache_size=CACHE_BYTES,
-                write_buffer_size=WRITE_BUFFER_BYTES,
+                lru_cache_size=cache_bytes,
+                write_buffer_size=write_buffer_bytes,
                 bloom_filter_bits=BLOOM_FILTER_BITS,
             )
         except plyvel.CorruptionError as error:
@@ -80,8 +89,11 @@ class Database:
         return bool(self._db.closed)
 
     def get(self, key: bytes) -> bytes | None:
-        """The value of a key, or None."""
-        found: bytes | None = self._db.get(key, verify_checksums=True)
+        """The value of a key, or None. Raises InvariantError when the files are damaged."""
+        try:
+            found: bytes | None = self._db.get(key, verify_checksums=True)
+        except plyvel.CorruptionError as error:
+            raise InvariantError(f"database {self._path} is damaged: {error}") from error
         return found
 
     def write(
@@ -112,11 +124,16 @@ class Database:
 
         Args:
             start: leave out those that come before `prefix` and this.
+        Raises:
+            InvariantError: the files are damaged.
         """
-        with self._db.iterator(prefix=prefix, verify_checksums=True) as iterator:
-            if start:
-                iterator.seek(prefix + start)
-            yield from iterator
+        try:
+            with self._db.iterator(prefix=prefix, verify_checksums=True) as iterator:
+                if start:
+                    iterator.seek(prefix + start)
+                yield from iterator
+        except plyvel.CorruptionError as error:
+            raise InvariantError(f"database {self._path} is damaged: {error}") from error
 
     def disk_bytes(self) -> int:
         """Size of all files in the folder."""

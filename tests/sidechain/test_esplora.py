@@ -17,6 +17,8 @@ from sidechain.crypto.hashes import merkle_root, sha256, sha256d
 from sidechain.crypto.keys import public_key
 from sidechain.errors import InvariantError
 from sidechain.index.follower import ChainIndex
+from sidechain.index.rows import script_prefix
+from sidechain.index.store import IndexDamaged
 from sidechain.primitives.address import encode_address
 from sidechain.primitives.block import BlockHeader
 from sidechain.primitives.encoding import Reader
@@ -446,6 +448,24 @@ async def test_handler_when_broken_then_500_and_the_owner_is_told(
         monkeypatch.setattr(signed.chain, "header", broken)
         assert await node.reply("/block-height/0") == (500, "internal error: InvariantError")
         assert [str(fault) for fault in node.faults] == ["our bug"]
+    signed.chain.close()
+
+
+async def test_index_when_damaged_then_made_anew_and_served_again(
+    signed: SignedChain, tmp_path: Path
+) -> None:
+    async with served(signed.chain, tmp_path / "index") as node:
+        pay_bob(signed, 2)
+        base = f"/address/{address(signed, BOB)}/txs/chain"
+        before = await node.get(base)
+        (row, _) = node.index.store.history(sha256(BOB.script))
+        key = script_prefix(sha256(BOB.script)) + row.place.pack()
+        node.index.store._database.write({key: b"damaged"})
+        assert await node.reply(base) == (503, "the index is made anew")
+        assert [type(fault) for fault in node.faults] == [IndexDamaged]
+        while (await node.reply(base))[0] == 503:
+            await node.index.reach_tip(60)
+        assert await node.get(base) == before
     signed.chain.close()
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from sidechain.crypto.hashes import sha256
 from sidechain.errors import Unavailable
-from sidechain.index import follower, waiting
+from sidechain.index import follower, rows, waiting
 from sidechain.index import store as store_module
 from sidechain.index.follower import ChainIndex
 from sidechain.index.rows import Spender
@@ -125,6 +125,27 @@ async def test_follow_when_disk_refuses_then_says_so_and_goes_on_later(
     signed.chain.close()
 
 
+async def test_follow_when_rows_do_not_read_back_then_made_anew_and_the_owner_goes_on(
+    signed: SignedChain, tmp_path: Path
+) -> None:
+    signed.mint(ALICE, 10**6)
+    async with following(tmp_path / "index", signed.chain) as index:
+        assert await index.reach_tip(WAIT_S)
+        database = index.store._database
+        database.write({rows.sums_key(signed.params.pegged_asset): b"damaged"})
+        signed.mint(ALICE, 10**6)
+        assert not await index.reach_tip(WAIT_S) and index.problem
+        assert await index.reach_tip(WAIT_S)
+        check_equal(index.store, [signed.chain.block(height) for height in range(3)])
+        index.store._database.write({rows.undo_key(2): b"damaged"})
+        signed.chain.disconnect_tip(NOW_S)
+        assert not await index.reach_tip(WAIT_S)
+        assert await index.reach_tip(WAIT_S)
+        check_equal(index.store, [signed.chain.block(height) for height in range(2)])
+        assert len(index.faults) == 2  # type: ignore[attr-defined]
+    signed.chain.close()
+
+
 async def test_reach_tip_when_nobody_follows_then_false_after_the_time(
     signed: SignedChain, tmp_path: Path
 ) -> None:
@@ -191,11 +212,10 @@ async def test_both_when_any_course_of_events_then_every_transaction_is_seen_onc
             elif what == "look":
                 assert await index.reach_tip(WAIT_S)
                 await index.waiting.refresh()
-                rows = [
-                    *index.waiting.history(sha256(ALICE.script)),
-                    *index.store.history(sha256(ALICE.script)),
+                path = [
+                    *[row.txid for row in index.waiting.history(sha256(ALICE.script))],
+                    *[row.txid for row in index.store.history(sha256(ALICE.script))],
                 ]
-                path = [OutPoint(row.txid, 1).txid for row in rows]
                 assert len(set(path)) == len(path)
                 assert path[0] == last.txid or len(path) == 1
                 waiting_txids = {row.txid for row in index.waiting.history(sha256(ALICE.script))}
