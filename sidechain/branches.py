@@ -155,6 +155,11 @@ class Branches:
                     self._fail(node)
                     break
 
+    def resume(self) -> None:
+        """Finish what was begun before a crash, unless a deposit has to be known for it."""
+        if not self.claims_awaited(None):
+            self.activate(None, Moves())
+
     def invalidate(self, block_hash: bytes, moves: Moves) -> None:
         """Call a block invalid, with all that stands on it; it leaves the chain.
 

@@ -103,6 +103,7 @@ class Chain:
             InvariantError: it is damaged.
         """
         state = ChainState.open(path, params)
+        Branches(state, params).resume()
         return cls(state, params, limits=limits, relay_check=relay_check)
 
     def close(self) -> None:
