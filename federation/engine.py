@@ -77,7 +77,6 @@ class Engine:
         self._is_height_news = False
         self._rounds = RoundLog(parts.log)
         self._decided_rounds: OrderedDict[int, int] = OrderedDict()
-        self._tip_moved = asyncio.Event()
         self.has_started = asyncio.Event()
         """Set once a height is in progress."""
         self.alarms: deque[str] = deque(maxlen=ALARMS_KEPT_MAX)
@@ -111,11 +110,6 @@ class Engine:
     def work_available(self) -> None:
         """Something may be there to put into a block (C20a)."""
         self.post(self._offer_work)
-
-    async def wait_for_height(self, height: int) -> None:
-        """Return once the chain has this height."""
-        while self._chain.tip_height < height:
-            await self._tip_moved.wait()
 
     @property
     def is_behind(self) -> bool:
@@ -444,8 +438,6 @@ class Engine:
             round=self.decided_round(block.header.height),
         )
         self._parts.on_final(block)
-        moved, self._tip_moved = self._tip_moved, asyncio.Event()
-        moved.set()
         return self._height_started()
 
     def _height_started(self) -> ev.HeightStarted:

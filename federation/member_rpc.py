@@ -29,7 +29,6 @@ NOT_YET = -28
 BLOCKS_SHOWN_MAX = 1_000
 BLOCKS_PER_TURN = 20
 """Blocks read before other work gets its turn."""
-WAIT_MAX_MS = 60_000
 HEIGHT_MAX = 2**32 - 1
 
 
@@ -72,12 +71,6 @@ class MemberMethods:
             (self.dryrunopen, "Sign the trial spend of a FED output, or try it when signed."),
         ):
             registry.add(method.__name__, method, summary)
-        registry.add(
-            "waitforblockheight",
-            self.waitforblockheight,
-            "Wait until the chain has a height, or for a time (ms).",
-            aliases={"timeout": "wait_ms"},
-        )
 
     # -- federation
 
@@ -173,17 +166,6 @@ class MemberMethods:
             "signers": signers,
             "missed": [m.index for m in members.members if m.index not in signers],
         }
-
-    async def waitforblockheight(self, height: Any, wait_ms: Any = WAIT_MAX_MS) -> dict[str, Any]:
-        """The tip, once it has a height or the time (milliseconds, 0: the longest) is over."""
-        wanted = _whole(height, "height", 0, HEIGHT_MAX)
-        patience_ms = _whole(wait_ms, "wait_ms", 0, 2**31) or WAIT_MAX_MS
-        try:
-            async with asyncio.timeout(min(patience_ms, WAIT_MAX_MS) / 1_000):
-                await self.engine.wait_for_height(wanted)
-        except TimeoutError:
-            pass
-        return {"hash": self.chain.tip_hash[::-1].hex(), "height": self.chain.tip_height}
 
     def getevidence(self) -> list[dict[str, Any]]:
         """All evidence, oldest first."""

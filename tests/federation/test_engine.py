@@ -546,18 +546,6 @@ def test_close_when_timers_are_set_then_none_runs_out(tmp_path: Path) -> None:
     run_virtual(story())
 
 
-def test_wait_for_height_when_the_block_comes_then_returns(tmp_path: Path) -> None:
-    async def story() -> None:
-        world = World(tmp_path, first_epoch_blocks=2)
-        process = world.start_all()[0]
-        await process.engine.wait_for_height(2)
-        assert process.chain.tip_height == 2
-        await process.engine.wait_for_height(1)
-        await world.close()
-
-    run_virtual(story())
-
-
 def test_proposal_when_own_transactions_make_it_invalid_then_they_are_left_out(
     tmp_path: Path,
 ) -> None:

@@ -1,6 +1,5 @@
 """What a member answers beyond Elements' methods: the federation, its signers, the operator."""
 
-import asyncio
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -181,29 +180,6 @@ def test_block_signers_when_asked_then_k_of_each_and_the_proposer_where_known(
         rows = await Rpc(back).call("getblocksigners", 1, 1_000)
         known = [row["height"] for row in rows if row["round"] is not None]
         assert known and set(known) <= set(range(1, tip + 1))  # its journal tells
-        await world.close()
-
-    run_virtual(story())
-
-
-def test_wait_when_the_height_comes_or_the_time_is_over_then_the_tip(tmp_path: Path) -> None:
-    async def story() -> None:
-        world = await world_of(tmp_path, 1)
-        process = world.processes[0]
-        rpc = Rpc(process)
-        shown = {"hash": process.chain.tip_hash[::-1].hex(), "height": 1}
-        assert await rpc.call("waitforblockheight", 1) == shown
-        loop = asyncio.get_running_loop()
-        begun_s = loop.time()
-        assert await rpc.call("waitforblockheight", 2, 1_500) == shown
-        assert 1.4 < loop.time() - begun_s < 1.6
-        waiting = asyncio.ensure_future(rpc.call("waitforblockheight", 2))
-        await world.pass_time(0.1)
-        process.peg.due = True
-        process.engine.work_available()
-        assert (await waiting)["height"] == 2
-        named = rpc.registry.methods["waitforblockheight"]
-        assert named.aliases == {"timeout": "wait_ms"}
         await world.close()
 
     run_virtual(story())
