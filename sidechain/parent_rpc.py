@@ -18,6 +18,7 @@ from typing import Any
 import aiohttp
 
 from sidechain.errors import InvalidTransaction, Unavailable
+from sidechain.params import ChainParams
 from sidechain.primitives.transaction import Transaction
 from sidechain.validation.pegins import parse_pegin
 
@@ -162,14 +163,15 @@ class ParentRpc:
 class ParentNode:
     """What this chain wants to know of its parent."""
 
-    def __init__(self, rpc: ParentRpc, genesis_hash: bytes, *, needs_fees: bool) -> None:
+    def __init__(self, rpc: ParentRpc, params: ChainParams, *, needs_fees: bool) -> None:
         """
         Args:
-            genesis_hash: of the parent chain, internal order.
+            params: of this chain; they say which parent it has.
             needs_fees: whether peg-ins have a least amount or burn a subsidy.
         """
         self._rpc = rpc
-        self._genesis_hash = genesis_hash
+        self._params = params
+        self._genesis_hash = params.parent_genesis_hash
         self._needs_fees = needs_fees
 
     async def check(self) -> None:
@@ -214,7 +216,7 @@ class ParentNode:
         Never fails: what cannot be learnt is unknown, and a peg-in with unknown facts stalls.
         """
         known: dict[bytes, tuple[int, int]] = {}
-        for block_hash in proof_blocks(transactions):
+        for block_hash in proof_blocks(transactions, self._params):
             facts = await self._block_facts(block_hash)
             if facts is not None:
                 known[block_hash] = facts
@@ -233,7 +235,7 @@ class ParentNode:
         return confirmations, count
 
 
-def proof_blocks(transactions: Iterable[Transaction]) -> list[bytes]:
+def proof_blocks(transactions: Iterable[Transaction], params: ChainParams) -> list[bytes]:
     """Hashes of the parent blocks that peg-in witnesses name, each once, in order."""
     found: dict[bytes, None] = {}
     for tx in transactions:
@@ -241,7 +243,7 @@ def proof_blocks(transactions: Iterable[Transaction]) -> list[bytes]:
             if not txin.is_pegin:
                 continue
             try:
-                found[parse_pegin(witness.pegin).proof.header.hash] = None
+                found[parse_pegin(witness.pegin, params).proof.header.hash] = None
             except InvalidTransaction:
                 # It will be refused for that; nothing need be asked.
                 continue

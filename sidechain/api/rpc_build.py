@@ -171,7 +171,7 @@ class BuildMethods:
         if not txin.is_pegin:
             return outputs.get(txin.prevout)
         try:
-            return parse_pegin(tx.input_witnesses[index].pegin).coin.output
+            return parse_pegin(tx.input_witnesses[index].pegin, self._chain.params).coin.output
         except InvalidTransaction:
             return None
 

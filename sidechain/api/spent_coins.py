@@ -2,6 +2,7 @@
 
 from sidechain.chain import Chain
 from sidechain.errors import InvalidTransaction
+from sidechain.params import ChainParams
 from sidechain.primitives.block import Block
 from sidechain.primitives.transaction import OutPoint, Transaction
 from sidechain.validation.coins import Coin
@@ -14,7 +15,7 @@ def spent_by_block(chain: Chain, block: Block, height: int) -> dict[bytes, list[
     found: dict[bytes, list[Coin]] = {}
     for tx in block.transactions:
         if not tx.is_coinbase and height:
-            coins = [_coin(tx, index, known) for index in range(len(tx.inputs))]
+            coins = [_coin(tx, index, known, chain.params) for index in range(len(tx.inputs))]
             if None not in coins:
                 found[tx.txid] = [coin for coin in coins if coin is not None]
         for index, output in enumerate(tx.outputs):
@@ -23,10 +24,12 @@ def spent_by_block(chain: Chain, block: Block, height: int) -> dict[bytes, list[
     return found
 
 
-def _coin(tx: Transaction, index: int, known: dict[OutPoint, Coin]) -> Coin | None:
+def _coin(
+    tx: Transaction, index: int, known: dict[OutPoint, Coin], params: ChainParams
+) -> Coin | None:
     if not tx.inputs[index].is_pegin:
         return known.get(tx.inputs[index].prevout)
     try:
-        return parse_pegin(tx.input_witnesses[index].pegin).coin
+        return parse_pegin(tx.input_witnesses[index].pegin, params).coin
     except InvalidTransaction:
         return None

@@ -179,7 +179,7 @@ class Node:
             or params.pegin_min_height is not None
             or params.pegin_subsidy_height is not None
         )
-        self._parent = ParentNode(rpc, params.parent_genesis_hash, needs_fees=needs_fees)
+        self._parent = ParentNode(rpc, params, needs_fees=needs_fees)
         check = group.create_task(_parent_fault(self._parent))
         stopped = group.create_task(self._stop.wait())
         await asyncio.wait((check, stopped), return_when=asyncio.FIRST_COMPLETED)

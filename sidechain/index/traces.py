@@ -157,7 +157,7 @@ def _end_of(output: TxOut, params: ChainParams) -> list[tuple[bytes, AssetActivi
 
 def _peg_in(items: Sequence[bytes], params: ChainParams) -> list[tuple[bytes, AssetActivity]]:
     try:
-        claim = parse_pegin(items)
+        claim = parse_pegin(items, params)
     except InvalidTransaction:
         return []
     if claim.asset != params.pegged_asset:

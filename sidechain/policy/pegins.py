@@ -57,7 +57,7 @@ def check_pegin_subsidy(
             multisig.
     """
     claims = [
-        parse_pegin(witness.pegin)
+        parse_pegin(witness.pegin, params)
         for txin, witness in zip(tx.inputs, tx.input_witnesses, strict=True)
         if txin.is_pegin
     ]

@@ -54,15 +54,38 @@ def verify_block_signature(header: BlockHeader, params: ChainParams) -> None:
         witness = header.signblock_witness
         too_large = len(vectors(witness)) > header.current.witness_limit
     else:
-        script, script_sig = params.signblockscript, header.solution
-        witness = ()
-        too_large = len(script_sig) > params.max_block_sig_size
+        _verify_solution(header, params.signblockscript, params)
+        return
     if too_large:
         raise InvalidBlock("block-proof-invalid", "signatures exceed the size limit")
     flags = BLOCK_SIGNATURE_FLAGS if witness else BLOCK_SIGNATURE_FLAGS | Flags.NO_SIGHASH_BYTE
     checker = BlockHashChecker(header.hash, with_hash_type=bool(witness))
     try:
         verify_script(script_sig, script, witness, flags, checker)
+    except ScriptError as fault:
+        raise InvalidBlock("block-proof-invalid", fault.reason) from fault
+
+
+def verify_parent_signature(header: BlockHeader, params: ChainParams) -> None:
+    """Check the signatures of a header of a parent that is an Elements chain.
+
+    One with federation parameters passes: who may sign it is not known here.
+
+    Raises:
+        InvalidBlock: "block-proof-invalid".
+    Source: elements/peg.md 3.1, item 5.
+    """
+    if not header.is_dynafed:
+        _verify_solution(header, params.parent_chain_signblockscript, params)
+
+
+def _verify_solution(header: BlockHeader, script: bytes, params: ChainParams) -> None:
+    if len(header.solution) > params.max_block_sig_size:
+        raise InvalidBlock("block-proof-invalid", "signatures exceed the size limit")
+    flags = BLOCK_SIGNATURE_FLAGS | Flags.NO_SIGHASH_BYTE
+    checker = BlockHashChecker(header.hash, with_hash_type=False)
+    try:
+        verify_script(header.solution, script, (), flags, checker)
     except ScriptError as fault:
         raise InvalidBlock("block-proof-invalid", fault.reason) from fault
 

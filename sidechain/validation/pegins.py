@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, NoReturn, Protocol
 
 from sidechain.crypto.keys import tweak_add_public
-from sidechain.errors import InvalidEncoding, InvalidTransaction, Stalled
+from sidechain.errors import InvalidBlock, InvalidEncoding, InvalidTransaction, Stalled
 from sidechain.params import COINBASE_MATURITY_BLOCKS, MAX_MONEY_SATS, ChainParams
 from sidechain.primitives.confidential import explicit_asset, explicit_value
 from sidechain.primitives.parent import (
@@ -18,8 +18,14 @@ from sidechain.primitives.parent import (
     parse_merkle_block,
     parse_parent_tx,
 )
+from sidechain.primitives.signed_parent import (
+    SignedMerkleBlock,
+    parse_elements_parent_tx,
+    parse_signed_merkle_block,
+)
 from sidechain.primitives.transaction import OutPoint
 from sidechain.script import opcodes as op
+from sidechain.script.block_signature import verify_parent_signature
 from sidechain.script.script import (
     Op,
     is_minimal_push,
@@ -73,7 +79,7 @@ class PeginClaim:
     parent_genesis: bytes
     claim_script: bytes
     parent_tx: ParentTx
-    proof: MerkleBlock
+    proof: MerkleBlock | SignedMerkleBlock
 
     @property
     def coin(self) -> Coin:
@@ -171,15 +177,19 @@ def deposit_script(fedpeg_program: bytes, fedpegscript: bytes, claim_script: byt
     return p2sh(native) if is_p2sh(fedpeg_program) else native
 
 
-def parse_pegin(witness_items: Sequence[bytes]) -> PeginClaim:
+def parse_pegin(
+    witness_items: Sequence[bytes], params: ChainParams | None = None
+) -> PeginClaim:
     """Read a peg-in witness; nothing is checked against a chain, nor the header's work.
 
+    Args:
+        params: say whether the parent is an Elements chain; without them it is Bitcoin.
     Raises:
         InvalidTransaction: "bad-pegin-witness" with Elements' text.
     """
     value_sats = _check_items(witness_items)
-    proof = _parse_proof(witness_items[5])
-    return _claim(witness_items, value_sats, proof)
+    proof = _parse_proof(witness_items[5], params)
+    return _claim(witness_items, value_sats, proof, params)
 
 
 def check_pegin(
@@ -203,12 +213,9 @@ def check_pegin(
     if not params.has_parent_chain:
         _refuse("Parent chain is not enabled on this network.")
     value_sats = _check_items(witness_items)
-    proof = _parse_proof(witness_items[5])
-    try:
-        proof.header.check_pow(params.parent_pow_limit)
-    except InvalidEncoding:
-        _refuse("Parent proof of work is invalid or insufficient.")
-    claim = _claim(witness_items, value_sats, proof)
+    proof = _parse_proof(witness_items[5], params)
+    _check_parent_header(proof, params)
+    claim = _claim(witness_items, value_sats, proof, params)
     if not _pays_federation(claim, prevout, fedpegscripts):
         _refuse("Peg-in tx is invalid.")
     position, proved_txid = proof.matches[0]
@@ -237,15 +244,26 @@ def _check_items(items: Sequence[bytes]) -> int:
     if len(items[1]) != 32:
         _refuse("Asset type was not 32 bytes.")
     if len(items[2]) != 32:
-        _refuse("Parent genesis hash was not 32 bytes.")
+        # The misspelling is elementsd's.
+        _refuse("Parent genesis blockchaash was not 32 bytes.")
     if len(items[3]) > MAX_CLAIM_SCRIPT_SIZE_BYTES:
         _refuse("Claim script is too large.")
     return value_sats
 
 
-def _parse_proof(item: bytes) -> MerkleBlock:
+def _is_signed_parent(params: ChainParams | None) -> bool:
+    return params is not None and bool(params.parent_chain_signblockscript)
+
+
+def _parse_proof(
+    item: bytes, params: ChainParams | None
+) -> MerkleBlock | SignedMerkleBlock:
+    proof: MerkleBlock | SignedMerkleBlock
     try:
-        proof = parse_merkle_block(item)
+        if params is not None and _is_signed_parent(params):
+            proof = parse_signed_merkle_block(item, params)
+        else:
+            proof = parse_merkle_block(item)
     except InvalidEncoding:
         _refuse("Could not extract block and tx from merkleblock.")
     if len(proof.matches) != 1:
@@ -253,9 +271,34 @@ def _parse_proof(item: bytes) -> MerkleBlock:
     return proof
 
 
-def _claim(items: Sequence[bytes], value_sats: int, proof: MerkleBlock) -> PeginClaim:
+def _check_parent_header(
+    proof: MerkleBlock | SignedMerkleBlock, params: ChainParams
+) -> None:
+    """Check work or signatures. A header with federation parameters passes unchecked: who signs
+    such a parent is not followed here, as it is not by Elements."""
+    if isinstance(proof, MerkleBlock):
+        try:
+            proof.header.check_pow(params.parent_pow_limit)
+        except InvalidEncoding:
+            _refuse("Parent proof of work is invalid or insufficient.")
+        return
     try:
-        parent_tx = parse_parent_tx(items[4])
+        verify_parent_signature(proof.header, params)
+    except InvalidBlock:
+        _refuse("Parent signed block is invalid.")
+
+
+def _claim(
+    items: Sequence[bytes],
+    value_sats: int,
+    proof: MerkleBlock | SignedMerkleBlock,
+    params: ChainParams | None,
+) -> PeginClaim:
+    try:
+        if params is not None and _is_signed_parent(params):
+            parent_tx = parse_elements_parent_tx(items[4], params)
+        else:
+            parent_tx = parse_parent_tx(items[4])
     except InvalidEncoding:
         _refuse("Peg-in tx is invalid.")
     return PeginClaim(
@@ -296,7 +339,7 @@ def _deposit_script_or_none(pair: FedpegPair, claim_script: bytes) -> bytes | No
 
 
 def _check_depth(
-    proof: MerkleBlock, position: int, depth_blocks: int, facts: ParentFacts
+    proof: MerkleBlock | SignedMerkleBlock, position: int, depth_blocks: int, facts: ParentFacts
 ) -> None:
     # The position 0 is the parent's coinbase, which matures only after 100 blocks.
     required = max(depth_blocks, COINBASE_MATURITY_BLOCKS) if position == 0 else depth_blocks
