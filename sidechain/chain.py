@@ -22,7 +22,7 @@ from sidechain.mempool.admission import Candidate, Circumstances, enter, judge
 from sidechain.mempool.packages import PackageVerdict, judge_package, submit_package
 from sidechain.mempool.pool import Mempool
 from sidechain.mempool.relations import Limits
-from sidechain.mempool.reorganisation import after_blocks_left, drop_expired_pegs
+from sidechain.mempool.reorganisation import drop_expired_pegs, follow_blocks
 from sidechain.mempool.selection import select
 from sidechain.params import MAX_BLOCK_WEIGHT_WU, ChainParams
 from sidechain.policy.template import build_template
@@ -36,7 +36,7 @@ from sidechain.validation.block_check import fill_coinbase_witness
 from sidechain.validation.coins import Coin, PeginKey
 from sidechain.validation.connect import BlockDelta, validate_block, validate_proposal
 from sidechain.validation.deployments import StateCache
-from sidechain.validation.dynafed import full_current, valid_fedpegscripts
+from sidechain.validation.dynafed import full_current, pak_list, valid_fedpegscripts
 from sidechain.validation.headers import median_time_past
 from sidechain.validation.pegins import FedpegPair, ParentFacts
 
@@ -81,7 +81,7 @@ class Chain:
         self._relay_check = relay_check
         self._checked: dict[bytes, _Checked] = {}
         self._listeners: list[TipListener] = []
-        self._fedpegscripts = self._next_fedpegscripts()
+        self._learn_next_block()
 
     @classmethod
     def open(
@@ -391,7 +391,7 @@ class Chain:
         try:
             self._branches.invalidate(block_hash, moves)
         finally:
-            self._follow(moves, now_s, readmitted_blocks=INVALIDATED_READMITTED_BLOCKS)
+            self._follow(moves, now_s, readmitted=INVALIDATED_READMITTED_BLOCKS)
         self.activate(facts=facts, now_s=now_s)
 
     def reconsider_block(
@@ -439,50 +439,49 @@ class Chain:
         """
         block = self.block(self.tip_height)
         self._state.disconnect()
-        self._checked.clear()
-        self._fedpegscripts = self._next_fedpegscripts()
-        after_blocks_left(
-            block.transactions, self._mempool, self._circumstances(None, now_s)
-        )
-        self._tell_listeners()
+        self._follow(Moves(disconnected=[block]), now_s)
         return block
 
     def _follow_block(self, block: Block, facts: ParentFacts | None = None) -> None:
-        """Bring the mempool up to a block that was connected."""
+        """Bring the mempool up to a block that was connected on the tip."""
         self._checked.clear()
+        self._learn_next_block()
         self._mempool.remove_for_block(block)
-        self._fedpegscripts = self._next_fedpegscripts()
         if (self.tip_height + 1) % self._params.dynamic_epoch_length == 0:
             drop_expired_pegs(self._mempool, self._circumstances(facts, block.header.time))
 
-    def _follow(
-        self, moves: Moves, now_s: int, *, readmitted_blocks: int | None = None
-    ) -> None:
+    def _follow(self, moves: Moves, now_s: int, readmitted: int | None = None) -> None:
         """Bring the mempool to where the chain is now.
 
-        Transactions of blocks taken off return where still valid, but for claims and peg-outs.
+        Transactions of blocks taken off return, but for claims and peg-outs; of what was in the
+        mempool before, all goes that the new tip does not allow.
 
         Args:
-            readmitted_blocks: how many of the blocks taken off first give theirs back; all if None.
+            readmitted: number of blocks, the newest, whose transactions may return.
         Source: elements/peg.md 7.6.
         """
         if not moves.connected and not moves.disconnected:
             return
-        for block in moves.connected:
-            self._follow_block(block)
-        if moves.disconnected:
-            self._checked.clear()
-            self._fedpegscripts = self._next_fedpegscripts()
-            self._readmit(moves.disconnected[readmitted_blocks:] if readmitted_blocks else [],
-                          now_s, readmit=False)
-            self._readmit(moves.disconnected[:readmitted_blocks], now_s, readmit=True)
+        if not moves.disconnected and len(moves.connected) == 1:
+            self._follow_block(moves.connected[0])
+            self._tell_listeners()
+            return
+        self._checked.clear()
+        self._learn_next_block()
+        # What was tried and given up on the way does not count.
+        taken = [block for block in moves.connected if self.is_active(block.hash)]
+        left = [block for block in moves.disconnected if not self.is_active(block.hash)]
+        about = self._circumstances(None, now_s)
+        follow_blocks(self._mempool, about, taken=taken, left=left, readmitted=readmitted)
         self._tell_listeners()
 
-    def _readmit(self, blocks: Sequence[Block], now_s: int, *, readmit: bool) -> None:
-        left = [tx for block in reversed(blocks) for tx in block.transactions]
-        if blocks:
-            about = self._circumstances(None, now_s)
-            after_blocks_left(left, self._mempool, about, readmit=readmit)
+    def _learn_next_block(self) -> None:
+        """What the parameters in force for the next block allow to peg in and out."""
+        self._fedpegscripts = self._next_fedpegscripts()
+        self._pak_list = self._next_pak_list()
+
+    def _next_pak_list(self) -> tuple[tuple[bytes, bytes], ...] | None:
+        return pak_list(self.full_current()) if self._params.enforce_pak else None
 
     def _tell_listeners(self) -> None:
         for listener in self._listeners:
@@ -511,6 +510,7 @@ class Chain:
             fedpegscripts=self._fedpegscripts,
             facts=facts,
             now_s=now_s,
+            pak_list=self._pak_list,
         )
 
     def _next_fedpegscripts(self) -> tuple[FedpegPair, ...]:

@@ -270,7 +270,9 @@ def _limits(settings: Settings) -> Limits:
     return Limits(
         bytes=_at_least_zero(settings, "maxmempool", 300) * 1_000_000,
         ancestors=settings.integer("limitancestorcount", defaults.ancestors),
+        ancestor_vbytes=settings.integer("limitancestorsize", 101) * 1_000,
         descendants=settings.integer("limitdescendantcount", defaults.descendants),
+        descendant_vbytes=settings.integer("limitdescendantsize", 101) * 1_000,
         expiry_s=_at_least_zero(settings, "mempoolexpiry", 336) * 3600,
     )
 

@@ -17,6 +17,7 @@ from sidechain.params import ChainParams
 from sidechain.policy.fees import FeeTooLow, fee_sats, relay_size, required_fee_sats
 from sidechain.policy.inputs import check_sigops, check_standard_inputs, spend_sigop_cost
 from sidechain.policy.pegins import check_pegin_subsidy
+from sidechain.policy.pegouts import PakList, check_pegouts
 from sidechain.policy.standardness import (
     check_dust_fee,
     check_issuance_range,
@@ -47,8 +48,8 @@ UNBALANCED = "bad-txns-in-ne-out"
 class Circumstances:
     """What a transaction is judged against: the chain's tip, and this moment.
 
-    `fedpegscripts` are those valid for the next block; `facts` None leaves out the depth of
-    peg-ins.
+    `fedpegscripts` and `pak_list` are those of the next block, `pak_list` None where the chain asks
+    no peg-out for a proof; `facts` None leaves out the depth of peg-ins.
     """
 
     params: ChainParams
@@ -57,6 +58,7 @@ class Circumstances:
     fedpegscripts: Sequence[FedpegPair]
     facts: ParentFacts | None
     now_s: int
+    pak_list: PakList | None = None
 
     @property
     def height(self) -> int:
@@ -138,7 +140,7 @@ def judge(
             incremental_sats_per_kvb=about.params.incremental_relay_fee_sats_per_kvb,
             sibling=candidate.sibling,
         )
-    check_permissions(candidate, about.params.genesis_hash)
+    check_permissions(candidate, about.params)
     return candidate
 
 
@@ -187,6 +189,8 @@ def pre_check(
     if tx.is_coinbase:
         raise InvalidTransaction("coinbase")
     dust = 0 if params.accept_nonstandard else check_standard(tx, params)
+    if about.pak_list is not None:
+        check_pegouts(tx, about.pak_list, params)
     check_issuance_range(tx, params)
     check_size(tx)
     if tx.locktime:
@@ -393,7 +397,7 @@ def _carved_out(parents: list[Entry], vsize: int, limits: Limits) -> set[Entry]:
         return find_ancestors(parents, vsize, limits)
 
 
-def check_permissions(candidate: Candidate, genesis_hash: bytes) -> None:
+def check_permissions(candidate: Candidate, params: ChainParams) -> None:
     """Run the scripts of all inputs under the mempool's flags.
 
     Raises:
@@ -401,4 +405,4 @@ def check_permissions(candidate: Candidate, genesis_hash: bytes) -> None:
             "non-mandatory-script-verify-flag (text)" where a block may hold it; the detail names
             the input.
     """
-    check_scripts(candidate.tx, candidate.spent, STANDARD_FLAGS, genesis_hash)
+    check_scripts(candidate.tx, candidate.spent, STANDARD_FLAGS, params.genesis_hash)

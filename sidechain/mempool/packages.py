@@ -287,8 +287,7 @@ def _judge_together(
             _check_package_replacement(candidates, about)
         if not about.params.accept_nonstandard:
             _check_package_dust(package, mempool, about)
-        outcomes = _check_all_scripts(candidates, mode, about.params.genesis_hash)
-        return PackageVerdict(outcomes=outcomes), candidates
+        return PackageVerdict(outcomes=_check_all_scripts(candidates, about, mode)), candidates
     except _PackageFault as stop:
         return stop.verdict, []
     except TrucViolation as error:
@@ -396,14 +395,14 @@ def _check_package_dust(
 
 
 def _check_all_scripts(
-    candidates: Sequence[Candidate], mode: Mode, genesis_hash: bytes
+    candidates: Sequence[Candidate], about: Circumstances, mode: Mode
 ) -> dict[bytes, Outcome]:
     sums = total(each.entry for each in candidates)
     everybody = tuple(each.tx.wtxid for each in candidates)
     outcomes: dict[bytes, Outcome] = {}
     for each in candidates:
         try:
-            check_permissions(each, genesis_hash)
+            check_permissions(each, about.params)
         except InvalidTransaction as error:
             stop = _failed(each.tx, error)
             if not mode.package_fees:

@@ -10,6 +10,8 @@ from sidechain.mempool.admission import FROM_BLOCK, Circumstances, judge
 from sidechain.mempool.entry import Entry, Trait
 from sidechain.mempool.pool import Mempool
 from sidechain.params import COINBASE_MATURITY_BLOCKS
+from sidechain.policy.pegouts import check_pegouts
+from sidechain.primitives.block import Block
 from sidechain.primitives.transaction import Transaction
 from sidechain.validation.coins import Coin
 from sidechain.validation.dynafed import median_time_past
@@ -17,12 +19,47 @@ from sidechain.validation.pegins import check_pegin
 from sidechain.validation.tx_verify import check_sequence_locks, is_final
 
 
+def follow_blocks(
+    mempool: Mempool,
+    about: Circumstances,
+    *,
+    taken: Sequence[Block],
+    left: Sequence[Block],
+    readmitted: int | None = None,
+) -> None:
+    """Bring the mempool to a chain that changed by more than one block on its tip.
+
+    Args:
+        about: the new tip.
+        taken: blocks that the chain has now, in order.
+        left: blocks that it had, the newest first.
+        readmitted: number of those, the newest, whose transactions may return; None is all.
+    """
+    for block in taken:
+        mempool.remove_for_block(block)
+    if left:
+        held = {tx.txid for block in taken for tx in block.transactions}
+        lost = () if readmitted is None else left[readmitted:]
+        back, gone = (
+            [tx for b in reversed(blocks) for tx in b.transactions if tx.txid not in held]
+            for blocks in (left[:readmitted], lost)
+        )
+        after_blocks_left(back, mempool, about, lost=gone)
+    if any(ends_epoch(about, about.height - 1 - behind) for behind in range(len(taken))):
+        drop_expired_pegs(mempool, about)
+
+
+def ends_epoch(about: Circumstances, height: int) -> bool:
+    """Whether the block at a height is the last with the parameters of its epoch."""
+    return (height + 1) % about.params.dynamic_epoch_length == 0
+
+
 def after_blocks_left(
     transactions: Sequence[Transaction],
     mempool: Mempool,
     about: Circumstances,
     *,
-    readmit: bool = True,
+    lost: Sequence[Transaction] = (),
 ) -> None:
     """Take back what left the chain, then drop what the new tip does not allow.
 
@@ -30,17 +67,19 @@ def after_blocks_left(
     whoever made them sends them again.
 
     Args:
-        transactions: of the blocks taken off, coinbases too, from the oldest block on.
+        transactions: of the blocks taken off, coinbases too, from the oldest block on; without
+            those that blocks of the new chain hold.
         about: the new tip.
-        readmit: False drops them, with what depends on them.
+        lost: of still older blocks, which are too far back to return.
     """
     back: list[bytes] = []
+    for tx in lost:
+        mempool.remove_children_of(tx)
     for tx in transactions:
-        if readmit and _take_back(tx, mempool, about):
+        if _take_back(tx, mempool, about):
             back.append(tx.txid)
         else:
             mempool.remove_children_of(tx)
-            mempool.remove(tx.txid)
     mempool.remove(*[entry.txid for entry in mempool.adopt(back)])
     stale = [entry.txid for entry in mempool.entries() if _is_stale(entry, mempool, about)]
     mempool.remove(*stale)
@@ -48,17 +87,19 @@ def after_blocks_left(
 
 
 def drop_expired_pegs(mempool: Mempool, about: Circumstances) -> list[Entry]:
-    """Drop claims that the next block could not hold; call it after each epoch.
+    """Drop claims and peg-outs that the next block could not hold; call it after each epoch.
 
     Returns:
         The entries dropped, with what depended on them.
     """
     gone: list[bytes] = []
     for entry in mempool.entries():
-        if not entry.traits & Trait.CLAIM:
+        if not entry.traits & (Trait.CLAIM | Trait.PEGOUT):
             continue
         tx = entry.tx
         try:
+            if about.pak_list is not None:
+                check_pegouts(tx, about.pak_list, about.params)
             for txin, witness in zip(tx.inputs, tx.input_witnesses, strict=True):
                 if txin.is_pegin:
                     pairs = about.fedpegscripts

@@ -39,6 +39,7 @@ class MempoolWorld:
     view: DictView = field(default_factory=DictView)
     chain: ListedHeaders = field(init=False)
     facts: Any = None
+    gone: dict[OutPoint, Coin] = field(default_factory=dict)
     _coins: int = 0
     _staged: dict[OutPoint, Coin] = field(default_factory=dict)
 
