@@ -182,7 +182,7 @@ class Demo:
         height = await self._pay_bob(stage, PAYMENT_SATS)
         self._output.say(
             f"Alice paid Bob {show_btc(PAYMENT_SATS)}; final in block {height}, "
-            "with no confirmations to wait for."
+            "with no confirmations to wait for. Nobody else can see the amount."
         )
 
     async def _pay_bob(self, stage: _Stage, amount_sats: int) -> int:

@@ -23,6 +23,10 @@ from sidechain.primitives.transaction import OutPoint
 FAUCET_RATE_SATS_PER_KVB = 2_000
 """Fee rate of funding transactions where the node has no estimate."""
 
+BURN_LIMIT_COINS = 21_000_000
+"""Members refuse to burn more than they are told to allow. The wallets burn what they are asked
+to, in any asset, and have checked it themselves."""
+
 ALREADY_KNOWN = ("txn-already-in-mempool", "txn-already-known", "already in block chain")
 PASSING_REFUSALS = (
     "missing",
@@ -152,7 +156,7 @@ class MemberLinks:
         for offset in range(len(self._links)):
             link = self._links[(self._current + offset) % len(self._links)]
             try:
-                await link.call("sendrawtransaction", raw.hex())
+                await link.call("sendrawtransaction", raw.hex(), None, BURN_LIMIT_COINS)
             except Unavailable as error:
                 reason = str(error)
             except RpcError as error:
