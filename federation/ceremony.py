@@ -11,8 +11,15 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
-from federation.local import LocalFederation, PortTaken, Report, UpOptions, all_of
-from federation.local_state import FAUCET_WALLET, LocalError, LocalMember, LocalState, Stage
+from federation.local import LocalFederation, PortTaken, Report, all_of
+from federation.local_state import (
+    FAUCET_WALLET,
+    LocalError,
+    LocalMember,
+    LocalState,
+    Stage,
+    UpOptions,
+)
 from peg.bitcoind import BitcoindClient, amount_sats
 from peg.parameters import LOCAL
 from peg.records import OpenRecord, encode_record

@@ -13,8 +13,8 @@ from federation.cli_logs import follow_logs, print_logs
 from federation.cli_session import Failed, Seconds, Session, command
 from federation.demo import Demo
 from federation.doctor import examine
-from federation.local import BITCOIND, WALLET, LocalFederation, UpOptions
-from federation.local_state import FAUCET_WALLET, LocalState, Stage
+from federation.local import BITCOIND, WALLET, LocalFederation
+from federation.local_state import FAUCET_WALLET, LocalState, Stage, UpOptions
 from peg.bitcoind import BitcoindError, to_hex
 from sidechain.api.client import RpcError
 from sidechain.errors import Unavailable
@@ -52,6 +52,12 @@ def _register_up(group: click.Group) -> None:
         is_flag=True,
         help="Accept n and k with which one lying member can fork the chain.",
     )
+    @click.option(
+        "--second-validation/--no-second-validation",
+        "second_validation",
+        default=None,
+        help="Have members judge every block twice, the second time with nothing cached.",
+    )
     async def up(
         session: Session,
         *,
@@ -59,6 +65,7 @@ def _register_up(group: click.Group) -> None:
         k: int | None,
         block_time_ms: int | None,
         allow_no_byzantine_safety: bool,
+        second_validation: bool | None,
     ) -> None:
         """Start a federation, or go on with the one in the folder.
 
@@ -70,6 +77,7 @@ def _register_up(group: click.Group) -> None:
             k=k,
             block_time_ms=block_time_ms,
             allow_no_byzantine_safety=allow_no_byzantine_safety,
+            second_validation=second_validation,
         )
         federation = session.federation
         with federation.folder.locked():

@@ -22,8 +22,8 @@ from federation.cli_peg import newest_blocks
 from federation.cli_session import Failed, Output, Session, print_json, show_btc
 from federation.cli_tables import audit_text, blocks_table, is_exact
 from federation.cli_wait import ParentMiner, Patience, wait_payment, wait_pegin, wait_pegout
-from federation.local import LocalFederation, UpOptions
-from federation.local_state import LOCK_NAME, LocalMember, LocalState
+from federation.local import LocalFederation
+from federation.local_state import LOCK_NAME, LocalMember, LocalState, UpOptions
 from federation.wallet.links import MemberLinks
 from peg.bitcoind import BitcoindClient, amount_text
 from sidechain.api.client import RpcClient, RpcError

@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ from federation.local_state import (
     LocalState,
     PortChooser,
     Stage,
+    UpOptions,
     check_foundable,
 )
 from federation.processes import (
@@ -76,16 +77,6 @@ class AlreadyRunning(LocalError):
 
 class PortTaken(LocalError):
     """A process could not listen on its port; the next `up` chooses another."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UpOptions:
-    """What a user may ask of `up`; None leaves it to the folder or the default."""
-
-    n: int | None = None
-    k: int | None = None
-    block_time_ms: int | None = None
-    allow_no_byzantine_safety: bool = False
 
 
 class LocalFederation:
@@ -188,6 +179,9 @@ class LocalFederation:
                 raise AlreadyRunning(
                     f"the federation in {self.folder.path} is up already ({len(running)} processes)"
                 )
+            if options.second_validation is not None:
+                state = replace(state, second_validation=options.second_validation)
+                self.folder.save(state)
             state = self._keep_ports(state, running)
         await self._start_bitcoind(state)
         self._found(state)
@@ -225,6 +219,7 @@ class LocalFederation:
             k=k,
             block_time_ms=block_time_ms,
             allow_no_byzantine_safety=options.allow_no_byzantine_safety,
+            second_validation=bool(options.second_validation),
             members=tuple(
                 LocalMember(
                     name=f"m{i}",
@@ -398,6 +393,7 @@ class LocalFederation:
             # only a member that never ran may begin without a journal (N5)
             if state.stage is not Stage.OPEN and MemberFolder(folder).birth_mark.exists():
                 arguments.append("--init")
+            arguments += ["--second-validation"] * state.second_validation
             children[member.name] = self._spawn_module(member.name, "federation.member", arguments)
         await all_of(self._until_member_answers(m, children[m.name]) for m in members)
         return tuple(member.name for member in started)

@@ -58,6 +58,17 @@ class LocalMember:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UpOptions:
+    """What a user may ask of `up`; None leaves it to the folder or the default."""
+
+    n: int | None = None
+    k: int | None = None
+    block_time_ms: int | None = None
+    allow_no_byzantine_safety: bool = False
+    second_validation: bool | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LocalState:
     """One local federation as its runner knows it; `anchor` and `trial` are txid:vout or empty."""
 
@@ -69,6 +80,7 @@ class LocalState:
     bitcoind_rpc_port: int
     wallet_rpc_port: int
     allow_no_byzantine_safety: bool = False
+    second_validation: bool = False
     stage: Stage = Stage.FILES
     anchor: str = ""
     trial: str = ""
@@ -82,6 +94,7 @@ class LocalState:
             "k": self.k,
             "block_time_ms": self.block_time_ms,
             "allow_no_byzantine_safety": self.allow_no_byzantine_safety,
+            "second_validation": self.second_validation,
             "members": [asdict(member) for member in self.members],
             "bitcoind": {
                 "rpc_port": self.bitcoind_rpc_port,
@@ -108,6 +121,8 @@ class LocalState:
             k=int(plain["k"]),
             block_time_ms=int(plain["block_time_ms"]),
             allow_no_byzantine_safety=bool(plain["allow_no_byzantine_safety"]),
+            # Files of the first version have no such field.
+            second_validation=bool(plain.get("second_validation", False)),
             members=tuple(LocalMember(**member) for member in plain["members"]),
             bitcoind_rpc_port=int(plain["bitcoind"]["rpc_port"]),
             wallet_rpc_port=int(plain["wallet"]["rpc_port"]),

@@ -55,15 +55,23 @@ EXPECTED = (
     is_flag=True,
     help="The folder came from a backup, or its journal is lost or damaged.",
 )
-def main(folder: Path, federation_path: Path, init: bool, restored: bool) -> None:
+@click.option(
+    "--second-validation",
+    is_flag=True,
+    help="Judge every block twice, the second time with nothing cached; stop if they disagree.",
+)
+def main(
+    folder: Path, federation_path: Path, init: bool, restored: bool, second_validation: bool
+) -> None:
     """Run one member."""
     if not __debug__:
         raise click.UsageError("assertions are off; start Python without -O")
     if init and restored:
         raise click.UsageError("--init and --restored exclude each other")
     log = open_log(folder.name, path=MemberFolder(folder).log, terminal=terminal_of_process())
+    options = StartOptions(init=init, restored=restored, second_validation=second_validation)
     try:
-        reason = run(folder, federation_path, StartOptions(init=init, restored=restored), log)
+        reason = run(folder, federation_path, options, log)
     finally:
         log.close()
     if reason:

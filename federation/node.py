@@ -481,7 +481,12 @@ def open_node(
         def check_relay(tx: Transaction) -> None:
             check_relayed_burns(tx, chain=params, parameters=peg, fed_programs=programs)
 
-        chain = Chain.open(folder.chain, params, relay_check=check_relay)
+        chain = Chain.open(
+            folder.chain,
+            params,
+            relay_check=check_relay,
+            second_validation=options.second_validation,
+        )
         stack.callback(chain.close)
         index = ChainIndex.open(folder.index, chain)
         stack.callback(index.close)

@@ -26,10 +26,11 @@ class CannotStart(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartOptions:
-    """What the operator said: `--init` (N5) and `--restored` (C70)."""
+    """What the operator said: `--init` (N5), `--restored` (C70), `--second-validation`."""
 
     init: bool = False
     restored: bool = False
+    second_validation: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ Source: elements/blocks.md 3 to 5, elements/interfaces.md 2, elements/peg.md 3.2
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from sidechain.errors import InvalidBlock, InvariantError, Stalled
 from sidechain.params import ChainParams
@@ -23,9 +24,10 @@ from sidechain.validation.block_check import (
     check_contextual_header,
     contextual_check_block,
 )
-from sidechain.validation.connect import BlockDelta, connect_block
+from sidechain.validation.connect import BlockDelta, connect_block, validate_block
 from sidechain.validation.headers import HeaderChain
 from sidechain.validation.pegins import ParentFacts
+from sidechain.validation.validator import Validator
 
 MUTATED_REASONS = frozenset(
     [
@@ -90,9 +92,12 @@ class Moves:
 class Branches:
     """Decides what the chain is made of, and moves it there step by step."""
 
-    def __init__(self, state: ChainState, params: ChainParams) -> None:
+    def __init__(
+        self, state: ChainState, params: ChainParams, validator: Validator | None = None
+    ) -> None:
         self._state = state
         self._params = params
+        self._validator = validator or Validator()
         self._precious_height = 0
         self._precious_sequence = -1
 
@@ -351,7 +356,7 @@ class Branches:
 
     def _connect(self, block: Block, facts: ParentFacts | None, moves: Moves) -> BlockDelta:
         try:
-            delta = connect_block(block, self._state, self._state, self._params, facts=facts)
+            delta = self._judge(block, facts)
         except InvalidBlock as fault:
             moves.verdicts[block.hash] = fault.reason
             raise
@@ -359,6 +364,15 @@ class Branches:
         moves.verdicts[block.hash] = None
         moves.connected.append(block)
         return delta
+
+    def _judge(self, block: Block, facts: ParentFacts | None) -> BlockDelta:
+        state, params, now_s = self._state, self._params, block.header.time
+        connect = partial(connect_block, view=state, chain=state, params=params, facts=facts)
+        # The second time everything, also what was checked when the block was accepted.
+        whole = partial(
+            validate_block, view=state, chain=state, params=params, now_s=now_s, facts=facts
+        )
+        return self._validator.judge(block, params, connect, again=whole)
 
     def _disconnect(
         self, moves: Moves, flags: NodeFlags, changed: Iterable[Node] = ()

@@ -14,8 +14,9 @@ call `activate` when more of it is known, and once after opening.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from sidechain.branches import Branches, Moves
 from sidechain.mempool.admission import Candidate, Circumstances, enter, judge
@@ -24,6 +25,7 @@ from sidechain.mempool.pool import Mempool
 from sidechain.mempool.relations import Limits
 from sidechain.mempool.reorganisation import drop_expired_pegs, follow_blocks
 from sidechain.mempool.selection import select
+from sidechain.parallel import threaded_validator
 from sidechain.params import MAX_BLOCK_WEIGHT_WU, ChainParams
 from sidechain.policy.template import build_template
 from sidechain.primitives.block import NULL_ENTRY, Block, BlockHeader, ParamEntry
@@ -39,6 +41,7 @@ from sidechain.validation.deployments import StateCache
 from sidechain.validation.dynafed import full_current, pak_list, valid_fedpegscripts
 from sidechain.validation.headers import median_time_past
 from sidechain.validation.pegins import FedpegPair, ParentFacts
+from sidechain.validation.validator import ValidateBlock, Validator
 
 CHECKED_BLOCKS_MAX = 4
 """Proposals whose verdict is kept until one of them is connected."""
@@ -71,10 +74,12 @@ class Chain:
         *,
         limits: Limits | None = None,
         relay_check: TransactionCheck | None = None,
+        validator: Validator | None = None,
     ) -> None:
         self._state = state
         self._params = params
-        self._branches = Branches(state, params)
+        self._validator = validator or Validator()
+        self._branches = Branches(state, params, self._validator)
         self.deployment_states: StateCache = {}
         incremental = params.incremental_relay_fee_sats_per_kvb
         self._mempool = Mempool(limits, incremental_sats_per_kvb=incremental)
@@ -91,20 +96,27 @@ class Chain:
         *,
         limits: Limits | None = None,
         relay_check: TransactionCheck | None = None,
+        caches: bool = True,
+        second_validation: bool = False,
     ) -> Self:
         """Open the chain in a folder; a new folder gets the genesis block.
 
         Args:
             limits: of the mempool.
             relay_check: further rules for transactions that are to enter the mempool.
+            caches: whether verdicts on scripts, proofs and proposals are kept until the block
+                that needs them.
+            second_validation: judge every block and proposal twice, the second time with
+                nothing kept; a disagreement raises InvariantError.
         Raises:
             Unavailable: the folder is in use by another process or cannot be used.
             Invalid: it holds another chain, or was written by another version.
             InvariantError: it is damaged.
         """
         state = ChainState.open(path, params)
-        Branches(state, params).resume()
-        return cls(state, params, limits=limits, relay_check=relay_check)
+        validator = threaded_validator(caches=caches, second_validation=second_validation)
+        Branches(state, params, validator).resume()
+        return cls(state, params, limits=limits, relay_check=relay_check, validator=validator)
 
     def close(self) -> None:
         """Release the folder. May be called twice."""
@@ -293,15 +305,10 @@ class Chain:
         Raises:
             InvalidBlock: with Elements' reject code.
         """
-        delta = validate_block(
-            block,
-            self._state,
-            self._state,
-            self._params,
-            now_s=now_s,
-            facts=None,
-            check_signature=False,
-        )
+        validate = self._on_tip(validate_block, now_s=now_s, facts=None, check_signature=False)
+        delta = self._validator.judge(block, self._params, validate, proposal=True)
+        if not self._validator.keeps_verdicts:
+            return delta
         self._checked[block.hash] = _Checked(block, delta)
         if len(self._checked) > CHECKED_BLOCKS_MAX:
             del self._checked[next(iter(self._checked))]
@@ -316,8 +323,8 @@ class Chain:
 
         Args:
             facts: the parent chain, to check the depth of peg-ins; None leaves that out.
-            reuse_checks: take over the verdict of `check_proposal` on the very same bytes; the
-                signature is checked in any case.
+            reuse_checks: take over the verdict of `check_proposal` on the very same bytes, where
+                verdicts are kept; the signature is checked in any case.
         Raises:
             InvalidBlock: with Elements' reject code; nothing has changed.
             Stalled: a peg-in is not deep enough; nothing has changed.
@@ -417,7 +424,8 @@ class Chain:
         Raises:
             InvalidBlock: with Elements' reject code.
         """
-        validate_proposal(block, self._state, self._state, self._params, now_s=now_s, facts=facts)
+        validate = self._on_tip(validate_proposal, now_s=now_s, facts=facts)
+        self._validator.judge(block, self._params, validate, proposal=True)
 
     def is_active(self, block_hash: bytes) -> bool:
         """Whether a block is part of the chain."""
@@ -493,14 +501,12 @@ class Chain:
         if checked is not None and checked.block.transactions == block.transactions:
             verify_block_signature(block.header, self._params)
             return checked.delta
-        return validate_block(
-            block,
-            self._state,
-            self._state,
-            self._params,
-            now_s=block.header.time,
-            facts=facts,
-        )
+        validate = self._on_tip(validate_block, now_s=block.header.time, facts=facts)
+        return self._validator.judge(block, self._params, validate)
+
+    def _on_tip(self, validate: Callable[..., BlockDelta], **more: Any) -> ValidateBlock:
+        state = self._state
+        return partial(validate, view=state, chain=state, params=self._params, **more)
 
     def _circumstances(self, facts: ParentFacts | None, now_s: int) -> Circumstances:
         return Circumstances(

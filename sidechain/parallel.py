@@ -6,15 +6,28 @@ behind them in the list are under way.
 """
 
 import os
+import secrets
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from sidechain.errors import InvalidTransaction
-from sidechain.validation.checks import Check, Pending, ScriptsCheck
+from sidechain.validation.checks import SALT_BYTES, Check, CheckCache, Pending, ScriptsCheck
+from sidechain.validation.validator import Validator
+
+
+def threaded_validator(*, caches: bool, second_validation: bool) -> Validator:
+    """The validator of a node: on all cores, and with a salt of its own if it remembers."""
+    return Validator(
+        verifier=ThreadedVerifier(),
+        cache=CheckCache(secrets.token_bytes(SALT_BYTES)) if caches else None,
+        second_validation=second_validation,
+    )
 
 
 class ThreadedVerifier:
     """Runs proofs on a few threads, which start when there is the first one.
+
+    The threads end when nobody holds this object any more, or by `close`.
 
     Args:
         threads: by default one for each core this process may use.

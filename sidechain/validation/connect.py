@@ -122,6 +122,7 @@ def validate_proposal(
     *,
     now_s: int,
     facts: ParentFacts | None,
+    how: HowToVerify = IN_TURN,
 ) -> BlockDelta:
     """Apply every rule but the signature to a proposal, in the order elementsd has for proposals.
 
@@ -133,7 +134,7 @@ def validate_proposal(
     check_contextual_header(block.header, chain, params, now_s)
     check_block(block, params)
     contextual_check_block(block, chain, params)
-    return connect_block(block, view, chain, params, facts=facts, stall=False)
+    return connect_block(block, view, chain, params, facts=facts, stall=False, how=how)
 
 
 def connect_block(

@@ -7,8 +7,9 @@ them is wrong and nobody can say which, so the node stops.
 Source: incidents 1 (2026).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from sidechain.errors import Invalid, InvalidBlock, InvariantError
 from sidechain.params import ChainParams
@@ -23,8 +24,13 @@ from sidechain.validation.checks import (
 )
 from sidechain.validation.connect import BlockDelta, HowToVerify
 
-ValidateBlock = Callable[[Block, HowToVerify], BlockDelta]
-"""Judges a block against the coins below it, or raises; nothing is changed."""
+
+class ValidateBlock(Protocol):
+    """`connect.validate_block` or one like it, with everything given but block and way."""
+
+    def __call__(self, block: Block, *, how: HowToVerify) -> BlockDelta:
+        """Judge a block against the coins below it, or raise; nothing is changed."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,13 +55,25 @@ class Validator:
         """
         run_checks(self._warm(remember=True), checks)
 
+    @property
+    def keeps_verdicts(self) -> bool:
+        """Whether the verdict on a whole block may be taken over later."""
+        return self.cache is not None and not self.second_validation
+
     def judge(
-        self, block: Block, params: ChainParams, validate: ValidateBlock, *, proposal: bool = False
+        self,
+        block: Block,
+        params: ChainParams,
+        validate: ValidateBlock,
+        *,
+        proposal: bool = False,
+        again: ValidateBlock | None = None,
     ) -> BlockDelta:
         """Judge a block by `validate`, twice if this node does so.
 
         Args:
             proposal: remember its checks, as the block is still to be connected.
+            again: the second validation, where `validate` leaves out what was checked before.
         Raises:
             InvalidBlock: as `validate`.
             Stalled: as `validate`.
@@ -63,7 +81,7 @@ class Validator:
         """
         first = _verdict(validate, block, HowToVerify(verifier=self._warm(remember=proposal)))
         if self.second_validation:
-            second = self._judge_again(block, params, validate)
+            second = self._judge_again(block, params, again or validate)
             if not _agree(first, second):
                 raise InvariantError(
                     f"two validations of block {block.hash[::-1].hex()} disagree: "
@@ -92,7 +110,7 @@ def _verdict(
     validate: ValidateBlock, block: Block, how: HowToVerify
 ) -> "BlockDelta | InvalidBlock":
     try:
-        return validate(block, how)
+        return validate(block, how=how)
     except InvalidBlock as fault:
         return fault
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from federation import ceremony
-from federation.local import PortTaken, UpOptions
-from federation.local_state import Stage
+from federation.local import PortTaken
+from federation.local_state import Stage, UpOptions
 
 
 class FakeFederation:

@@ -5,6 +5,7 @@ import json
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from federation.bitcoind_process import (
     find_bitcoind,
 )
 from federation.ceremony import bring_up
-from federation.local import AlreadyRunning, LocalFederation, Report, UpOptions
+from federation.local import AlreadyRunning, LocalFederation, Report
 from federation.local_state import (
     PORTS_FIRST,
     PORTS_LAST,
@@ -26,6 +27,7 @@ from federation.local_state import (
     LocalState,
     PortChooser,
     Stage,
+    UpOptions,
     port_is_free,
 )
 from federation.processes import find_processes, kill_processes
@@ -87,6 +89,33 @@ def test_state_when_of_the_first_version_then_no_esplora_port(tmp_path: Path) ->
     assert [member.esplora_port for member in loaded.members] == [0] * loaded.n
     chosen = PortChooser().keep_or_choose(0)
     assert PORTS_FIRST <= chosen < PORTS_LAST
+
+
+def test_state_when_of_the_first_version_then_blocks_are_judged_once() -> None:
+    plain = replace(state_of(), second_validation=True).to_json()
+    assert LocalState.from_json(plain).second_validation
+    del plain["second_validation"]
+    assert not LocalState.from_json(plain).second_validation
+
+
+@pytest.mark.parametrize("second_validation", [False, True])
+async def test_members_when_started_then_told_how_often_to_judge_a_block(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, second_validation: bool
+) -> None:
+    LocalFolder(tmp_path).save(replace(state_of(), second_validation=second_validation))
+    started: list[Sequence[str]] = []
+
+    def spawn_module(self: LocalFederation, name: str, module: str, words: Sequence[str]) -> None:
+        started.append(words)
+
+    async def answers(*_: object) -> None:
+        return
+
+    monkeypatch.setattr(LocalFederation, "_spawn_module", spawn_module)
+    monkeypatch.setattr(LocalFederation, "_until_member_answers", answers)
+    await LocalFederation(tmp_path, quiet).start_members(["m0", "m1"])
+    told = ["--second-validation" in words for words in started]
+    assert told == [second_validation] * 2
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"format": 2}', "\x00"])

@@ -113,6 +113,14 @@ async def test_member_when_run_then_born_answers_and_stops_in_order(home: Home) 
         assert node._parts.start is StartMode.INTACT
 
 
+@pytest.mark.parametrize("second_validation", [False, True])
+def test_member_when_told_to_validate_twice_then_its_chain_does(
+    home: Home, second_validation: bool
+) -> None:
+    with home.open(StartOptions(init=True, second_validation=second_validation)) as node:
+        assert node._chain._validator.second_validation == second_validation
+
+
 def test_folder_when_in_use_then_locked_and_when_closed_then_free(home: Home) -> None:
     with home.open(), pytest.raises(JournalLocked), home.open():
         pass

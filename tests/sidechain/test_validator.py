@@ -44,8 +44,8 @@ class Counting(SequentialVerifier):
 def _judge(validator: Validator, block: Block, *, proposal: bool = False) -> BlockDelta:
     chain, view = _setup()
 
-    def validate(found: Block, how: HowToVerify) -> BlockDelta:
-        return connect_block(found, view, chain, PARAMS, facts=None, how=how)
+    def validate(block: Block, *, how: HowToVerify) -> BlockDelta:
+        return connect_block(block, view, chain, PARAMS, facts=None, how=how)
 
     return validator.judge(block, PARAMS, validate, proposal=proposal)
 
@@ -101,10 +101,10 @@ def test_validations_when_the_first_refuses_and_the_second_does_not_then_the_nod
 
     chain, view = _setup()
 
-    def validate(found: Block, how: HowToVerify) -> BlockDelta:
+    def validate(block: Block, *, how: HowToVerify) -> BlockDelta:
         verifier = Refusing() if how.direct else SequentialVerifier()
         changed = HowToVerify(verifier=verifier, direct=how.direct)
-        return connect_block(found, view, chain, PARAMS, facts=None, how=changed)
+        return connect_block(block, view, chain, PARAMS, facts=None, how=changed)
 
     block = _block(GOOD)
     with pytest.raises(InvariantError, match="the first says invalid .* cold, valid"):
@@ -178,13 +178,13 @@ def _ways() -> Iterator[tuple[str, Validator, ThreadedVerifier | None]]:
 def _verdict(validator: Validator, raw: bytes, tip: int, facts: RecordedFacts) -> str:
     params = recorded_params()
 
-    def validate(found: Block, how: HowToVerify) -> BlockDelta:
+    def validate(block: Block, *, how: HowToVerify) -> BlockDelta:
         return validate_block(
-            found,
+            block,
             RecordedView(tip),
             RecordedHeaders(tip),
             params,
-            now_s=found.header.time + 30,
+            now_s=block.header.time + 30,
             facts=facts,
             how=how,
         )
