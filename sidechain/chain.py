@@ -13,7 +13,6 @@ call `activate` when more of it is known, and once after opening.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -56,14 +55,6 @@ TipListener = Callable[[], None]
 """Told that the tip is another one; what it does must be quick and must not fail."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Checked:
-    """A proposal found valid, and the changes it makes."""
-
-    block: Block
-    delta: BlockDelta
-
-
 class Chain:
     """One chain with its mempool. The single writer of its folder."""
 
@@ -84,7 +75,8 @@ class Chain:
         incremental = params.incremental_relay_fee_sats_per_kvb
         self._mempool = Mempool(limits, incremental_sats_per_kvb=incremental)
         self._relay_check = relay_check
-        self._checked: dict[bytes, _Checked] = {}
+        # Proposals found valid, and the changes they make.
+        self._checked: dict[bytes, tuple[Block, BlockDelta]] = {}
         self._listeners: list[TipListener] = []
         self._learn_next_block()
 
@@ -104,10 +96,8 @@ class Chain:
         Args:
             limits: of the mempool.
             relay_check: further rules for transactions that are to enter the mempool.
-            caches: whether verdicts on scripts, proofs and proposals are kept until the block
-                that needs them.
-            second_validation: judge every block and proposal twice, the second time with
-                nothing kept; a disagreement raises InvariantError.
+            caches: whether verdicts are kept until the block that needs them.
+            second_validation: judge every block twice, the second time with nothing kept.
         Raises:
             Unavailable: the folder is in use by another process or cannot be used.
             Invalid: it holds another chain, or was written by another version.
@@ -307,9 +297,8 @@ class Chain:
         """
         validate = self._on_tip(validate_block, now_s=now_s, facts=None, check_signature=False)
         delta = self._validator.judge(block, self._params, validate, proposal=True)
-        if not self._validator.keeps_verdicts:
-            return delta
-        self._checked[block.hash] = _Checked(block, delta)
+        if self._validator.keeps_verdicts:
+            self._checked[block.hash] = (block, delta)
         if len(self._checked) > CHECKED_BLOCKS_MAX:
             del self._checked[next(iter(self._checked))]
         return delta
@@ -498,9 +487,9 @@ class Chain:
     def _judged(self, block: Block, facts: ParentFacts | None, reuse: bool) -> BlockDelta:
         checked = self._checked.get(block.hash) if reuse and facts is None else None
         # The hash leaves out witnesses; the comparison is of all bytes of the transactions.
-        if checked is not None and checked.block.transactions == block.transactions:
+        if checked is not None and checked[0].transactions == block.transactions:
             verify_block_signature(block.header, self._params)
-            return checked.delta
+            return checked[1]
         validate = self._on_tip(validate_block, now_s=block.header.time, facts=facts)
         return self._validator.judge(block, self._params, validate)
 
@@ -517,6 +506,7 @@ class Chain:
             facts=facts,
             now_s=now_s,
             pak_list=self._pak_list,
+            validator=self._validator,
         )
 
     def _next_fedpegscripts(self) -> tuple[FedpegPair, ...]:

@@ -27,16 +27,17 @@ from sidechain.policy.standardness import (
 )
 from sidechain.primitives.transaction import OutPoint, Transaction
 from sidechain.script.interpreter import STANDARD_FLAGS
+from sidechain.validation.checks import ScriptsCheck
 from sidechain.validation.coins import Coin, CoinView, PeginKey
 from sidechain.validation.dynafed import HeaderChain, median_time_past
 from sidechain.validation.pegins import FedpegPair, ParentFacts, PeginClaim, check_pegin
 from sidechain.validation.tx_check import check_transaction
 from sidechain.validation.tx_verify import (
     check_inputs,
-    check_scripts,
     check_sequence_locks,
     is_final,
 )
+from sidechain.validation.validator import Validator
 
 EXTRA_DESCENDANT_VBYTES = 10_000
 """Size of the one further child that a full chain of descendants still takes."""
@@ -49,7 +50,8 @@ class Circumstances:
     """What a transaction is judged against: the chain's tip, and this moment.
 
     `fedpegscripts` and `pak_list` are those of the next block, `pak_list` None where the chain asks
-    no peg-out for a proof; `facts` None leaves out the depth of peg-ins.
+    no peg-out for a proof; `facts` None leaves out the depth of peg-ins;
+    `validator` runs scripts and proofs.
     """
 
     params: ChainParams
@@ -59,6 +61,7 @@ class Circumstances:
     facts: ParentFacts | None
     now_s: int
     pak_list: PakList | None = None
+    validator: Validator = field(default_factory=Validator)
 
     @property
     def height(self) -> int:
@@ -140,7 +143,7 @@ def judge(
             incremental_sats_per_kvb=about.params.incremental_relay_fee_sats_per_kvb,
             sibling=candidate.sibling,
         )
-    check_permissions(candidate, about.params)
+    check_permissions(candidate, about)
     return candidate
 
 
@@ -299,7 +302,8 @@ def _judge_pegin(
 
 def _check_balance(tx: Transaction, spent: tuple[Coin, ...], about: Circumstances) -> None:
     try:
-        check_inputs(tx, spent, height=about.height, params=about.params)
+        run = about.validator.run
+        check_inputs(tx, spent, height=about.height, params=about.params, take_proofs=run)
     except InvalidTransaction as error:
         if error.reason != UNBALANCED:
             raise
@@ -397,7 +401,7 @@ def _carved_out(parents: list[Entry], vsize: int, limits: Limits) -> set[Entry]:
         return find_ancestors(parents, vsize, limits)
 
 
-def check_permissions(candidate: Candidate, params: ChainParams) -> None:
+def check_permissions(candidate: Candidate, about: Circumstances) -> None:
     """Run the scripts of all inputs under the mempool's flags.
 
     Raises:
@@ -405,4 +409,6 @@ def check_permissions(candidate: Candidate, params: ChainParams) -> None:
             "non-mandatory-script-verify-flag (text)" where a block may hold it; the detail names
             the input.
     """
-    check_scripts(candidate.tx, candidate.spent, STANDARD_FLAGS, params.genesis_hash)
+    genesis_hash = about.params.genesis_hash
+    scripts = ScriptsCheck(candidate.tx, candidate.spent, STANDARD_FLAGS, genesis_hash)
+    about.validator.run((scripts,))

@@ -402,7 +402,7 @@ def _check_all_scripts(
     outcomes: dict[bytes, Outcome] = {}
     for each in candidates:
         try:
-            check_permissions(each, about.params)
+            check_permissions(each, about)
         except InvalidTransaction as error:
             stop = _failed(each.tx, error)
             if not mode.package_fees:

@@ -179,12 +179,12 @@ class CheckCache:
         return key in self._known
 
     def remember(self, check: Check, key: bytes) -> None:
-        """Note that a check, whose key this is, was found to hold."""
-        self._add(key)
-        if isinstance(check, ScriptsCheck) and check.flags & POLICY_FLAGS:
-            self._add(self.key(without_policy(check)))
+        """Note that a check, whose key this is, was found to hold.
 
-    def _add(self, key: bytes) -> None:
+        Scripts that held under policy are remembered as a block will ask for them.
+        """
+        if isinstance(check, ScriptsCheck) and check.flags & POLICY_FLAGS:
+            key = self.key(without_policy(check))
         self._known[key] = None
         if len(self._known) > self._entries_max:
             del self._known[next(iter(self._known))]

@@ -180,3 +180,23 @@ def test_chains_with_and_without_caches_and_twice_then_reach_the_same_tip(tmp_pa
                 assert side.chain.submit_block(block, facts=None, now_s=NOW_S) is None
         assert side.chain.tip_hash == blocks[-1].hash
         side.chain.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "at_connect"), [({}, 0), ({"caches": False}, 5), ({"second_validation": True}, 5)]
+)
+def test_checks_when_a_transaction_waited_in_the_mempool_then_its_block_runs_them_if_cold(
+    tmp_path: Path, options: dict[str, bool], at_connect: int
+) -> None:
+    side = _open(tmp_path, **options)
+    tx = _hidden_payment(side, side.mint(ALICE, 100_000), 100_000)
+    counting = Counting(side.chain._validator.verifier)
+    counted = replace(side.chain._validator, verifier=counting)
+    side.chain._validator = side.chain._branches._validator = counted
+    side.chain.submit_tx(tx, None, NOW_S)
+    assert counting.count == 5
+    counting.count = 0
+    block = side.sign(side.template([tx]))
+    assert side.chain.submit_block(block, facts=None, now_s=NOW_S) is None
+    assert counting.count == at_connect
+    side.chain.close()
