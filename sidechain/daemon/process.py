@@ -150,7 +150,12 @@ class Node:
         self._registry.warmup = "Loading block index…"
         path = self._options.folder / CHAIN_FOLDER
         try:
-            return Chain.open(path, self._params, limits=self._options.limits)
+            return Chain.open(
+                path,
+                self._params,
+                limits=self._options.limits,
+                second_validation=self._options.second_validation,
+            )
         except Invalid as error:
             if error.reason == "database-genesis":
                 raise StartFailed(
