@@ -5,9 +5,12 @@ from collections.abc import AsyncIterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import aiohttp
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from sidechain.api import esplora_reads, esplora_scripts
 from sidechain.api.esplora import EsploraServer, Limits
@@ -358,6 +361,41 @@ async def test_replies_when_any_then_browsers_may_read_and_nothing_is_kept(
             assert response.headers["Cache-Control"] == "no-store"
             assert method != "HEAD" or await response.read() == b""
     assert await node.reply("/nowhere") == (404, "endpoint /nowhere not found")
+
+
+TIP, FIRST, BOBS = "the-tip", "the-first-transaction", "bobs-address"
+SEGMENTS = (
+    *(TIP, FIRST, BOBS),
+    *("blocks", "block", "block-height", "tx", "address", "scripthash", "asset", "mempool"),
+    *("fee-estimates", "txs", "txid", "txids", "chain", "utxo", "outspend", "outspends"),
+    *("status", "header", "raw", "hex", "merkle-proof", "recent", "tip", "hash", "height"),
+    *("0", "1", "25", "-1", "4294967295", "4294967296", "9" * 40, "0x1", "\u0661"),
+    *("0" * 64, "f" * 64, "g" * 64, "F" * 64, " " * 64, "\u0661" * 64, "%00", "..", ""),
+)
+
+
+@settings(
+    max_examples=150,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(
+    path=st.lists(st.sampled_from(SEGMENTS) | st.text(max_size=8), max_size=5),
+    method=st.sampled_from(["GET", "HEAD", "POST", "PUT"]),
+    body=st.sampled_from([b"", b"00", b"\xff"]),
+)
+async def test_request_when_it_is_anything_then_answered_without_a_fault(
+    signed: SignedChain, node: Served, path: list[str], method: str, body: bytes
+) -> None:
+    known = {
+        TIP: display(signed.chain.tip_hash),
+        FIRST: display(signed.chain.block(0).transactions[0].txid),
+        BOBS: address(signed, BOB),
+    }
+    asked = "/" + "/".join(quote(known.get(word, word), safe="%") for word in path)
+    status, _ = await node.reply(asked, method, data=body, allow_redirects=False)
+    assert status in (200, 400, 404, 405), (method, asked)
+    assert node.faults == []
 
 
 def test_server_when_not_on_loopback_then_refused(signed: SignedChain, tmp_path: Path) -> None:
