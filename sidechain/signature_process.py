@@ -15,6 +15,7 @@ import os
 import select
 import subprocess
 import sys
+import weakref
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
@@ -50,7 +51,8 @@ class Batch:
 class SignatureProcess:
     """Owner of the process. Everything else sees batches that are answered, or never will be.
 
-    Not for use by several threads.
+    The process is started when it is first needed, and ends by `close` or when nobody holds this
+    object any more. Not for use by several threads.
     """
 
     def __init__(self) -> None:
@@ -59,6 +61,7 @@ class SignatureProcess:
         self._closed = False
         self._waiting: deque[Batch] = deque()
         self._answers = b""
+        self._end: weakref.finalize[[subprocess.Popen[bytes]], SignatureProcess] | None = None
         self.queued = 0
 
     @property
@@ -84,6 +87,7 @@ class SignatureProcess:
             )
         except OSError:
             return False
+        self._end = weakref.finalize(self, _end, self._process)
         if self._process.stdin is not None:
             # Room for all that may wait, so that writing never does.
             with contextlib.suppress(OSError, AttributeError):
@@ -133,18 +137,22 @@ class SignatureProcess:
         self._give_up()
 
     def _give_up(self) -> None:
-        process, self._process = self._process, None
+        self._process = None
         self._waiting.clear()
         self._answers = b""
         self.queued = 0
-        if process is None:
-            return
-        for pipe in (process.stdin, process.stdout):
-            if pipe is not None:
-                with contextlib.suppress(OSError):
-                    pipe.close()
-        process.kill()
-        process.wait()
+        if self._end is not None:
+            self._end()
+            self._end = None
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            with contextlib.suppress(OSError):
+                pipe.close()
+    process.kill()
+    process.wait()
 
 
 class ProcessVerifier:

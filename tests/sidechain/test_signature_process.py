@@ -1,6 +1,7 @@
 """Signatures checked by another process: the same verdicts, whatever becomes of it."""
 
 import contextlib
+import gc
 import io
 import os
 import select
@@ -227,6 +228,15 @@ def test_process_when_closed_then_ended_and_not_started_again(process: Signature
     assert pid is not None and not os.path.exists(f"/proc/{pid}")
     assert not process.start()
     assert process.submit([ecdsa(1)]) is None
+
+
+def test_process_when_nobody_holds_it_then_ended() -> None:
+    process = SignatureProcess()
+    assert process.start()
+    pid = process.pid
+    del process
+    gc.collect()
+    assert not os.path.exists(f"/proc/{pid}")
 
 
 def test_process_when_its_node_is_killed_then_ends() -> None:
