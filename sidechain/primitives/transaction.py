@@ -7,7 +7,6 @@ Source: elements/transactions.md 2 and 3.
 """
 
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import field
 from functools import lru_cache
 from struct import error as StructError
@@ -62,9 +61,6 @@ __all__ = [
 ]
 
 
-_PARTS = ("inputs", "outputs", "input_witnesses", "output_witnesses")
-
-
 @identity_record
 class Transaction:
     """One transaction with its bytes, identifiers and sizes.
@@ -98,25 +94,11 @@ class Transaction:
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any:
-            """What is not kept is made of the bytes when it is asked for."""
+            """Make the wtxid when it is first asked for: blocks do without."""
             if name == "wtxid":
                 self.wtxid = sha256d(self.raw) if self.has_witness else self.txid
                 return self.wtxid
-            if name not in _PARTS:
-                raise AttributeError(name)
-            again, _ = _read_transaction(self.raw, 0)
-            for part in _PARTS:
-                setattr(self, part, getattr(again, part))
-            return getattr(self, name)
-
-    def forget_parts(self) -> None:
-        """Keep only bytes, identifiers and sizes until a part is asked for again.
-
-        For transactions that wait: the parts take several times the room of the bytes.
-        """
-        for part in _PARTS:
-            with suppress(AttributeError):
-                delattr(self, part)
+            raise AttributeError(name)
 
     @classmethod
     def decode(cls, data: bytes) -> "Transaction":

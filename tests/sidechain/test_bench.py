@@ -15,6 +15,7 @@ from sidechain.api.http import Login, Registry, RpcError, RpcServer
 from sidechain.bench import wire
 from sidechain.bench.__main__ import main, ratios, shape_of
 from sidechain.bench.load import Load, Shape, bench_params, chain_options, make_load
+from sidechain.bench.phases import ACCEPT_PHASES
 from sidechain.chain import Chain
 from sidechain.daemon.chain_options import params_from_options
 from sidechain.primitives.block import Block
@@ -128,6 +129,23 @@ def test_command_when_the_daemon_does_not_start_then_its_words_and_code_1(
     shown = capsys.readouterr()
     assert shown.out == ""
     assert "did not start: unwilling" in shown.err
+
+
+@pytest.mark.slow
+def test_command_when_our_daemon_is_measured_then_every_figure_is_there(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        assert main(["--transactions", "100"]) == 0
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    figures = json.loads(capsys.readouterr().out)["figures"]
+    assert set(figures["accept_tx_per_s"]) == {name for name, _, _ in ACCEPT_PHASES}
+    assert figures["memory"]["mempool_transactions"] == 100
+    assert figures["connect"]["tx_per_s_median"] > 0
+    assert figures["hidden_connect"]["blocks"][0]["proofs"] == 40
+    assert figures["reindex"]["tx_per_s"] > 0
 
 
 def test_command_when_interrupted_then_the_daemon_and_its_folder_are_gone(tmp_path: Path) -> None:
