@@ -26,7 +26,7 @@ from sidechain.validation.coins import Coin, PeginKey
 from sidechain.validation.connect import BlockDelta, genesis_delta
 
 HEADER_CACHE_COUNT = 4_096
-COIN_CACHE_COUNT = 65_536
+COIN_CACHE_COUNT = 8_192
 GENESIS_SEQUENCE = 1
 
 

@@ -10,8 +10,8 @@ import plyvel
 
 from sidechain.errors import InvariantError, Unavailable
 
-CACHE_BYTES = 16 * 1024 * 1024
-WRITE_BUFFER_BYTES = 8 * 1024 * 1024
+CACHE_BYTES = 8 * 1024 * 1024
+WRITE_BUFFER_BYTES = 4 * 1024 * 1024
 BLOOM_FILTER_BITS = 10
 
 _LOCKED_TEXTS = ("LOCK: already held", "LOCK: Resource temporarily unavailable")
