@@ -8,6 +8,7 @@ from pathlib import Path
 
 from sidechain.api.registry import Registry
 from sidechain.api.rpc_assets import AssetMethods
+from sidechain.api.rpc_blinding import BlindingMethods
 from sidechain.api.rpc_blocks import BlockMethods
 from sidechain.api.rpc_build import BuildMethods
 from sidechain.api.rpc_chain import ChainMethods
@@ -55,7 +56,7 @@ def register_chain_methods(
         labels = {chain.params.pegged_asset_name: chain.params.pegged_asset}
     clock = hooks.unix_time_s
     NodeMethods(chain, registry, hooks).register(registry)
-    ChainMethods(chain, clock).register(registry)
+    ChainMethods(chain, clock, hooks.max_tip_age_s).register(registry)
     BlockMethods(chain).register(registry)
     CoinMethods(chain).register(registry)
     TransactionMethods(chain, indexed=hooks.indexed).register(registry)
@@ -65,6 +66,7 @@ def register_chain_methods(
     DescriptorMethods(chain).register(registry)
     BuildMethods(chain, facts_for).register(registry)
     AssetMethods(chain, labels).register(registry)
+    BlindingMethods(chain).register(registry)
     MempoolMethods(
         chain, facts_for=facts_for, unix_time_s=clock, file=mempool_file
     ).register(registry)

@@ -46,9 +46,16 @@ _VOTING = (DeploymentState.STARTED, DeploymentState.LOCKED_IN)
 class ChainMethods:
     """Reads a chain; changes nothing."""
 
-    def __init__(self, chain: Chain, unix_time_s: Callable[[], int]) -> None:
+    def __init__(
+        self, chain: Chain, unix_time_s: Callable[[], int], max_tip_age_s: int = IBD_AGE_S
+    ) -> None:
+        """
+        Args:
+            max_tip_age_s: a tip older than this is not the newest there is.
+        """
         self._chain = chain
         self._unix_time_s = unix_time_s
+        self._max_tip_age_s = max_tip_age_s
         self._caught_up = False
 
     def register(self, registry: Registry) -> None:
@@ -116,7 +123,7 @@ class ChainMethods:
 
     def _is_behind(self, tip_time_s: int) -> bool:
         """True until the tip was once younger than a day, as in elementsd."""
-        if tip_time_s > self._unix_time_s() - IBD_AGE_S:
+        if tip_time_s > self._unix_time_s() - self._max_tip_age_s:
             self._caught_up = True
         return not self._caught_up
 

@@ -39,6 +39,7 @@ class NodeHooks:
         connections: number of peers.
         indexed: whether transactions of blocks are found by txid alone.
         log_path: where the log goes, empty for nowhere.
+        max_tip_age_s: a tip older than this is not the newest there is.
     """
 
     unix_time_s: Callable[[], int]
@@ -47,6 +48,7 @@ class NodeHooks:
     connections: Callable[[], int] = field(default=lambda: 0)
     indexed: bool = True
     log_path: str = ""
+    max_tip_age_s: int = 24 * 3600
 
 
 class NodeMethods:

@@ -3,6 +3,7 @@
 Source: elements/interfaces.md 3.
 """
 
+from dataclasses import replace
 from typing import Any
 
 from sidechain.api.arguments import array_argument, hash_argument, hex_argument
@@ -53,7 +54,9 @@ class ProofMethods:
                 INVALID_ADDRESS_OR_KEY,
                 "Not all transactions found in specified or retrieved block",
             )
-        return (block.header.serialize() + build_partial_tree(ids, chosen)).hex()
+        # elementsd's proofs leave the signatures of a dynamic federation's block out.
+        header = replace(block.header, signblock_witness=())
+        return (header.serialize() + build_partial_tree(ids, chosen)).hex()
 
     def _height(self, txids: list[bytes], blockhash: Any) -> int:
         if blockhash is not None:

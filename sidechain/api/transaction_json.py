@@ -102,7 +102,6 @@ def _input_json(
             "generated": spent.coinbase,
             "height": spent.height,
             "value": amount_json(spent.value),
-            **asset_json(spent.asset),
             "scriptPubKey": script_json(spent.script, params),
         }
     if txin.issuance is not None:

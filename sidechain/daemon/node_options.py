@@ -14,6 +14,7 @@ PARENT_RPC_PORT = 18332
 PARENT_TIMEOUT_S = 900
 MAX_TIP_AGE_S = 24 * 3600
 CHECK_BLOCKS = 6
+CHECK_LEVEL = 3
 RESERVED_WEIGHT_WU = 8_000
 MIN_RESERVED_WEIGHT_WU = 2_000
 _PROTECTED_LABELS = ("", "*", "bitcoin", "Bitcoin", "btc")
@@ -90,9 +91,11 @@ class NodeOptions:
     template: TemplateOptions
     notify: NotifyOptions
     asset_labels: dict[str, bytes]
+    persist_mempool: bool
     transaction_index: bool
     reindex: bool
     check_blocks: int
+    check_level: int
     stop_at_height: int
     max_tip_age_s: int
     mock_time_s: int
@@ -125,9 +128,11 @@ def node_options(settings: Settings, folder: Path, params: ChainParams) -> NodeO
             shutdown=tuple(settings.all("shutdownnotify")),
         ),
         asset_labels=_asset_labels(settings, params),
+        persist_mempool=settings.flag("persistmempool", True),
         transaction_index=settings.flag("txindex", False),
         reindex=settings.flag("reindex", False) or settings.flag("reindex-chainstate", False),
         check_blocks=_at_least_zero(settings, "checkblocks", CHECK_BLOCKS),
+        check_level=_at_least_zero(settings, "checklevel", CHECK_LEVEL),
         stop_at_height=_at_least_zero(settings, "stopatheight", 0),
         max_tip_age_s=_at_least_zero(settings, "maxtipage", MAX_TIP_AGE_S),
         mock_time_s=_at_least_zero(settings, "mocktime", 0),
@@ -267,14 +272,22 @@ def _parent(settings: Settings) -> ParentOptions:
 
 def _limits(settings: Settings) -> Limits:
     defaults = Limits()
-    return Limits(
-        bytes=_at_least_zero(settings, "maxmempool", 300) * 1_000_000,
+    limits = Limits(
+        bytes=settings.integer("maxmempool", 300) * 1_000_000,
         ancestors=settings.integer("limitancestorcount", defaults.ancestors),
-        ancestor_vbytes=settings.integer("limitancestorsize", 101) * 1_000,
+        ancestor_vbytes=_kilobytes(settings, "limitancestorsize", defaults.ancestor_vbytes),
         descendants=settings.integer("limitdescendantcount", defaults.descendants),
-        descendant_vbytes=settings.integer("limitdescendantsize", 101) * 1_000,
-        expiry_s=_at_least_zero(settings, "mempoolexpiry", 336) * 3600,
+        descendant_vbytes=_kilobytes(settings, "limitdescendantsize", defaults.descendant_vbytes),
+        expiry_s=settings.integer("mempoolexpiry", 336) * 3600,
     )
+    if limits.bytes < 0 or limits.bytes < limits.bytes_min:
+        least = -(-limits.bytes_min // 1_000_000)
+        raise OptionError(f"-maxmempool must be at least {least} MB")
+    return limits
+
+
+def _kilobytes(settings: Settings, option: str, default_bytes: int) -> int:
+    return settings.integer(option, default_bytes // 1000) * 1000
 
 
 def _template(settings: Settings) -> TemplateOptions:

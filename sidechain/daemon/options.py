@@ -153,6 +153,7 @@ _NODE_OPTIONS: Mapping[str, str] = {
     "mainchainrpctimeout=<n>": "Seconds for one call of the parent (default: 900).",
     "assetdir=<hex:label>": "Label of an asset; may be repeated.",
     "maxmempool=<n>": "Most megabytes of waiting transactions (default: 300).",
+    "persistmempool": "Write the mempool at the end and read it at the start (default: 1).",
     "mempoolexpiry=<n>": "Hours a transaction may wait (default: 336).",
     "limitancestorcount=<n>": "Most waiting ancestors, itself included (default: 25).",
     "limitancestorsize=<n>": "Their kilobytes, itself included (default: 101).",
@@ -166,7 +167,7 @@ _NODE_OPTIONS: Mapping[str, str] = {
     "reindex": "Build the chain's state anew from its stored blocks (default: 0).",
     "reindex-chainstate": "As -reindex.",
     "checkblocks=<n>": "Newest blocks to re-check at start, 0 for all (default: 6).",
-    "checklevel=<n>": "Accepted; the check is always the whole one.",
+    "checklevel=<n>": "How thorough that is, 0 to 4 (default: 3).",
     "stopatheight=<n>": "Stop once the chain has this height, for tests (default: 0, never).",
     "maxtipage=<n>": "Seconds after which the tip counts as old (default: 86400).",
     "mocktime=<n>": "Time to take instead of the clock's, for tests (default: 0, none).",
@@ -216,11 +217,10 @@ _NOTHING: Mapping[str, str] = {
         " con_npowtargetspacing con_npowtargettimespan con_powlimit fmineblocksondemand"
     ),
     "this node has no such index": "blockfilterindex coinstatsindex",
-    "waiting transactions are not kept over a restart": "persistmempool persistmempoolv1",
     "it is an aid for elementsd's own developers": (
         "acceptstalefeeestimates checkblockindex checkmempool dbcrashratio deprecatedrpc"
-        " fdefaultconsistencychecks forcecompactdb printpriority rpcdoccheck stopafterblockimport"
-        " test"
+        " fdefaultconsistencychecks forcecompactdb persistmempoolv1 printpriority rpcdoccheck"
+        " stopafterblockimport test"
     ),
     "the log has one form and one level": (
         "debug debugexclude loglevel loglevelalways logsourcelocations logthreadnames"

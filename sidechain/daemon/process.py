@@ -6,22 +6,29 @@ import subprocess
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 
+from sidechain.api.esplora import EsploraServer
 from sidechain.api.http import Limits as RpcLimits
 from sidechain.api.http import RpcServer
 from sidechain.api.registry import Registry
 from sidechain.api.rpc import register_chain_methods
+from sidechain.api.rpc_chain import ChainMethods
 from sidechain.api.rpc_node import NodeHooks
 from sidechain.chain import Chain
 from sidechain.daemon.clock import Clock
 from sidechain.daemon.datadir import LOGGER
 from sidechain.daemon.node_options import NodeOptions
+from sidechain.daemon.reindex import ReindexFailed, recover_folder, reindex
 from sidechain.errors import Invalid, InvariantError, Unavailable
+from sidechain.index.follower import ChainIndex
+from sidechain.mempool_file import FILE_NAME as MEMPOOL_FILE_NAME
+from sidechain.mempool_file import load_mempool_if_any, save_mempool
 from sidechain.params import ChainParams
 from sidechain.parent_rpc import ParentError, ParentMismatch, ParentNode, ParentRpc
 from sidechain.primitives.transaction import Transaction
 from sidechain.validation.pegins import ParentFacts
 
 CHAIN_FOLDER = "sidechain"
+INDEX_FOLDER = "esplora"
 NOTIFY_TIMEOUT_S = 60
 REQUEST_TIMEOUT_S = 3600
 """A request may wait for the parent's node, and that has a time-out of its own."""
@@ -55,11 +62,14 @@ class Node:
         self._params = params
         self._options = options
         self._on_ready = on_ready
+        self._mempool_file = options.folder / MEMPOOL_FILE_NAME
         self._clock = Clock(options.mock_time_s)
         self._registry = Registry(warmup="Starting")
         self._stop = asyncio.Event()
+        self._tip_moved = asyncio.Event()
         self._fault: BaseException | None = None
         self._parent: ParentNode | None = None
+        self._server: RpcServer | None = None
 
     def stop(self) -> None:
         """End the node in an orderly way; `run` returns soon."""
@@ -92,16 +102,29 @@ class Node:
     async def _live(self, group: asyncio.TaskGroup) -> None:
         async with AsyncExitStack() as stack:
             await self._start_server(stack)
-            chain = self._open_chain()
+            chain = await self._open_chain()
             stack.callback(chain.close)
+            self._check_newest(chain)
             await self._reach_parent(group, stack)
             self._register(chain)
+            await self._start_esplora(group, stack, chain)
             if not self._stop.is_set():
+                await self._load_mempool(chain)
                 self._registry.warmup = None
                 self._announce(chain)
-                for command in self._options.notify.startup:
+                self._follow_tip(group, chain)
+                commands = [
                     group.create_task(self._notify(command))
+                    for command in self._options.notify.startup
+                ]
                 await self._stop.wait()
+                for task in commands:
+                    task.cancel()
+            self._tip_moved.set()
+            if self._server is not None:
+                # Before what its methods use goes away.
+                await self._server.stop()
+            self._save_mempool(chain)
             LOGGER.info("Shutdown: In progress...")
             for command in self._options.notify.shutdown:
                 await self._notify(command)
@@ -135,6 +158,7 @@ class Node:
             raise StartFailed(
                 "Unable to start HTTP server. See debug log for details."
             ) from error
+        self._server = server
         stack.push_async_callback(server.stop)
         LOGGER.info("JSON-RPC listens on %s", server.url)
         if port == 0:
@@ -146,10 +170,14 @@ class Node:
             self._fault = error
             self.stop()
 
-    def _open_chain(self) -> Chain:
+    async def _open_chain(self) -> Chain:
         self._registry.warmup = "Loading block index…"
         path = self._options.folder / CHAIN_FOLDER
         try:
+            recover_folder(path)
+            if self._options.reindex:
+                self._registry.warmup = "Reindexing blocks on disk…"
+                await reindex(path, self._params, LOGGER.info)
             return Chain.open(
                 path,
                 self._params,
@@ -162,8 +190,93 @@ class Node:
                     "Incorrect or no genesis block found. Wrong datadir for network?"
                 ) from error
             raise StartFailed(str(error)) from error
-        except (Unavailable, InvariantError) as error:
+        except (Unavailable, InvariantError, ReindexFailed) as error:
             raise StartFailed(str(error)) from error
+
+    def _check_newest(self, chain: Chain) -> None:
+        """Read the newest blocks again, as `verifychain` does."""
+        self._registry.warmup = "Verifying blocks…"
+        count = self._options.check_blocks
+        if not ChainMethods(chain, self._clock.now_s).verifychain(self._options.check_level, count):
+            raise StartFailed(
+                "Corrupted block database detected.\nPlease restart with -reindex to recover."
+            )
+
+    async def _start_esplora(
+        self, group: asyncio.TaskGroup, stack: AsyncExitStack, chain: Chain
+    ) -> None:
+        if self._options.esplora_port is None:
+            return
+        index = ChainIndex.open(self._options.folder / INDEX_FOLDER, chain)
+        server = EsploraServer(
+            chain,
+            index,
+            send=lambda text: self._registry.call("sendrawtransaction", [text]),
+            port=self._options.esplora_port,
+            on_fault=self._on_fault,
+        )
+        try:
+            await server.start(group)
+        except OSError as error:
+            raise StartFailed(
+                f"-esplora={self._options.esplora_port}: the port cannot be used: {error}"
+            ) from error
+        stack.push_async_callback(server.stop)
+        LOGGER.info("Esplora listens on %s", server.url)
+        if self._options.esplora_port == 0:
+            print(f"esplora={server.port}", flush=True)
+
+    async def _load_mempool(self, chain: Chain) -> None:
+        """Take in what waited when the node last ended."""
+        if not self._options.persist_mempool or not self._mempool_file.exists():
+            return
+        self._registry.warmup = "Loading mempool…"
+        report = await load_mempool_if_any(
+            chain,
+            self._mempool_file,
+            facts_for=self._facts_for,
+            unix_time_s=self._clock.now_s,
+        )
+        if report is None:
+            LOGGER.warning("%s cannot be read", self._mempool_file)
+            return
+        LOGGER.info(
+            "mempool: %d accepted, %d refused, %d expired",
+            report.accepted,
+            report.refused,
+            report.expired,
+        )
+
+    def _save_mempool(self, chain: Chain) -> None:
+        if not self._options.persist_mempool or self._registry.warmup is not None:
+            # What was not read yet must not be overwritten.
+            return
+        try:
+            save_mempool(chain, self._mempool_file)
+        except Unavailable as error:
+            LOGGER.error("%s", error)
+
+    def _follow_tip(self, group: asyncio.TaskGroup, chain: Chain) -> None:
+        """Run `-blocknotify` and look after `-stopatheight` from now on."""
+        if self._options.notify.block is None and not self._options.stop_at_height:
+            return
+        chain.listen(self._tip_moved.set)
+        group.create_task(self._watch_tip(chain))
+        self._tip_moved.set()
+
+    async def _watch_tip(self, chain: Chain) -> None:
+        told = chain.tip_hash
+        command, last = self._options.notify.block, self._options.stop_at_height
+        while not self._stop.is_set():
+            await self._tip_moved.wait()
+            self._tip_moved.clear()
+            if last and chain.tip_height >= last:
+                LOGGER.info("-stopatheight: height %d is reached", chain.tip_height)
+                self.stop()
+            if command is not None and chain.tip_hash != told:
+                # Of several moves during one command, the last is told.
+                told = chain.tip_hash
+                await self._notify(command.replace("%s", told[::-1].hex()))
 
     async def _reach_parent(self, group: asyncio.TaskGroup, stack: AsyncExitStack) -> None:
         found = self._options.parent
@@ -207,8 +320,10 @@ class Node:
                 set_time=self._clock.set,
                 indexed=self._options.transaction_index,
                 log_path=str(self._options.log_path or ""),
+                max_tip_age_s=self._options.max_tip_age_s,
             ),
             labels=self._options.asset_labels,
+            mempool_file=self._mempool_file,
             takes_blocks=True,
         )
 

@@ -22,7 +22,10 @@ from sidechain.script.script import multisig_script, p2pkh, p2sh, p2wpkh, p2wsh
 from sidechain.script.sighash import SighashCache
 
 PARAMS = chain_params(
-    name="build", initial_free_coins_sats=2_100_000_000_000_000, validate_pegin=False
+    name="build",
+    initial_free_coins_sats=2_100_000_000_000_000,
+    validate_pegin=False,
+    anyone_can_spend_standard=True,
 )
 SECRETS = [bytes([number]) * 32 for number in (1, 2, 3)]
 PUBKEYS = [public_key(secret) for secret in SECRETS]
@@ -307,3 +310,28 @@ async def test_proof_when_made_then_it_proves_the_transactions(call: Any) -> Non
     assert (await refused(call, "gettxoutproof", ["00" * 32]))[0] == -5
     assert (await refused(call, "gettxoutproof", []))[0] == -8
     assert (await refused(call, "verifytxoutproof", "00"))[0] == -1
+
+
+async def test_outputs_when_blinded_then_amounts_are_hidden_and_balance(call: Any) -> None:
+    blinded = [
+        await call("createblindedaddress", address(script), PUBKEYS[1].hex())
+        for script in (NESTED, p2sh(NESTED))
+    ]
+    genesis = await call("getblock", await call("getblockhash", 0))
+    place = {"txid": genesis["tx"][1], "vout": 0}
+    outputs = [{blinded[0]: 20_000_000}, {blinded[1]: 999_999}, {"fee": 1}]
+    raw = await call("createrawtransaction", [place], outputs)
+    none, pegged = "00" * 32, PARAMS.pegged_asset[::-1].hex()
+    about = [[none], [21_000_000], [pegged], [none]]
+    hidden = await call("rawblindrawtransaction", raw, *about)
+    shown = await call("decoderawtransaction", hidden)
+    assert ["valuecommitment" in out for out in shown["vout"]] == [True, True, False]
+    (verdict,) = await call("testmempoolaccept", [hidden], 0)
+    assert verdict["allowed"], verdict
+    # Without blinded inputs one output alone has nothing to hide behind.
+    one = await call("createrawtransaction", [place], [{blinded[0]: 20_999_999}, {"fee": 1}])
+    plain = await call("decoderawtransaction", await call("rawblindrawtransaction", one, *about))
+    assert plain["vout"][0]["commitmentnonce"] == ""
+    refusal = await refused(call, "rawblindrawtransaction", one, *about, None, False)
+    assert refusal[0] == -8 and "Add another output to blind" in refusal[1]
+    assert (await refused(call, "rawblindrawtransaction", raw, [], [], [], []))[0] == -8

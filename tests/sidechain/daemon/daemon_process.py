@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Self
 
@@ -31,10 +32,16 @@ class Daemon:
         self.printed = ""
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator[Self]:
-        """The started daemon; ended at the end, if the test has not."""
+    async def running(self, *, ready: bool = True) -> AsyncIterator[Self]:
+        """The started daemon; ended at the end, if the test has not.
+
+        Args:
+            ready: wait until it answers requests.
+        """
         await self.start()
         try:
+            if ready:
+                await self.ready()
             yield self
         finally:
             await self.end()
@@ -69,6 +76,18 @@ class Daemon:
             raise AssertionError(f"sidechaind ended with {code}: {line}{errors}")
         self.port = int(line.partition("=")[2])
 
+    async def ready(self) -> None:
+        """Wait until it answers requests."""
+        async with asyncio.timeout(START_TIMEOUT_S):
+            while True:
+                try:
+                    await self.call("getblockcount")
+                except DaemonError as error:
+                    assert error.code == -28
+                    await asyncio.sleep(0.05)
+                else:
+                    return
+
     async def end(self, number: int = signal.SIGTERM) -> int:
         """End the process with a signal; its exit code."""
         assert self.process is not None
@@ -94,10 +113,11 @@ class Daemon:
 
     async def post(self, body: Any) -> Any:
         """Post a request as it is."""
+        text = json.dumps(body).encode()
         login = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
         async with aiohttp.ClientSession(headers={"Authorization": f"Basic {login}"}) as session:
             url = f"http://127.0.0.1:{self.port}/"
-            async with session.post(url, data=json.dumps(body)) as response:
+            async with session.post(url, data=BytesIO(text)) as response:
                 return await response.json(content_type=None)
 
 
@@ -111,6 +131,15 @@ class DaemonError(Exception):
     @property
     def message(self) -> str:
         return str(self.args[1])
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for something that another process does."""
+    async with asyncio.timeout(END_TIMEOUT_S):
+        while True:
+            if condition():
+                return
+            await asyncio.sleep(0.05)
 
 
 class ScriptedParent:

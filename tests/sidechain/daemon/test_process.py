@@ -1,6 +1,5 @@
 """A real process: start, cookie, stop, signals, lock, restart, the parent's check."""
 
-import asyncio
 import signal
 import stat
 from pathlib import Path
@@ -29,10 +28,11 @@ async def test_node_when_started_then_answers_until_stopped(tmp_path: Path) -> N
 
 
 async def test_cookie_when_there_is_no_password_then_it_lets_in(tmp_path: Path) -> None:
-    async with Daemon(tmp_path, *ALONE, "-rpcpassword=").running() as daemon:
+    async with Daemon(tmp_path, *ALONE, "-rpcpassword=").running(ready=False) as daemon:
         cookie = tmp_path / "alone" / ".cookie"
         assert stat.S_IMODE(cookie.stat().st_mode) == 0o600
-        async with RpcClient(f"http://127.0.0.1:{daemon.port}/", cookie) as client:
+        url = f"http://127.0.0.1:{daemon.port}/"
+        async with RpcClient(url, cookie, retry_for_s=60) as client:
             assert await client.call("getblockcount") == 0
     assert not cookie.exists()
 
@@ -99,9 +99,8 @@ async def test_parent_when_it_fits_then_the_node_starts(tmp_path: Path) -> None:
     """elements/peg.md 6."""
     async with (
         ScriptedParent(parent_answers()) as parent,
-        Daemon(tmp_path, "-chain=pegged", *parent.options).running() as daemon,
+        Daemon(tmp_path, "-chain=pegged", *parent.options).running(),
     ):
-        await _until_ready(daemon)
         assert parent.calls == ["getnetworkinfo", "getblockhash"]
 
 
@@ -112,12 +111,12 @@ async def test_parent_when_warming_up_then_the_node_waits_and_says_so(tmp_path: 
     answers = parent_answers(getnetworkinfo=[starting, starting, ready])
     async with (
         ScriptedParent(answers) as parent,
-        Daemon(tmp_path, "-chain=pegged", *parent.options).running() as daemon,
+        Daemon(tmp_path, "-chain=pegged", *parent.options).running(ready=False) as daemon,
     ):
         with pytest.raises(DaemonError) as warming:
             await daemon.call("getblockcount")
         assert warming.value.code == -28
-        await _until_ready(daemon)
+        await daemon.ready()
         assert parent.calls.count("getnetworkinfo") == 3
 
 
@@ -153,14 +152,3 @@ async def test_stop_when_the_parent_is_still_starting_then_the_node_ends(tmp_pat
         daemon = Daemon(tmp_path, "-chain=pegged", *parent.options)
         await daemon.start()
         assert await daemon.end() == 0
-
-
-async def _until_ready(daemon: Daemon) -> None:
-    while True:
-        try:
-            await daemon.call("getblockcount")
-        except DaemonError as error:
-            assert error.code == -28
-            await asyncio.sleep(0.05)
-        else:
-            return
