@@ -63,7 +63,8 @@ def register_chain_methods(
     ProofMethods(chain).register(registry)
     ScriptMethods(chain).register(registry)
     KeyMethods(chain).register(registry)
-    DescriptorMethods(chain).register(registry)
+    descriptors = DescriptorMethods(chain)
+    descriptors.register(registry)
     BuildMethods(chain, facts_for).register(registry)
     AssetMethods(chain, labels).register(registry)
     BlindingMethods(chain).register(registry)
@@ -76,5 +77,7 @@ def register_chain_methods(
     if takes_blocks:
         submission = Submission(chain, facts_for, clock)
         SubmitMethods(chain, submission, unix_time_s=clock).register(registry)
-        MiningMethods(chain, submission, unix_time_s=clock).register(registry)
+        MiningMethods(
+            chain, submission, unix_time_s=clock, script_of=descriptors.script_of
+        ).register(registry)
         SketchMethods(chain).register(registry)

@@ -233,6 +233,21 @@ class DescriptorMethods:
             "confirmations": tip_height - coin.height + 1,
         }
 
+    def script_of(self, text: str) -> bytes:
+        """The one output script of a descriptor; of `combo` the segwit one, else the hashed key's.
+
+        Raises:
+            RpcError: it is not one, names many scripts, or needs private keys.
+        """
+        found = self._read(text, checksum_needed=False)
+        if found.is_range:
+            raise RpcError(
+                INVALID_PARAMETER,
+                "Ranged descriptor not accepted. Maybe pass through deriveaddresses first?",
+            )
+        scripts = found.scripts_at(0)
+        return scripts[{1: 0, 4: 2}.get(len(scripts), 1)]
+
     def _read(self, text: str, *, checksum_needed: bool) -> Described:
         body, hash_sign, checksum = text.partition("#")
         if len(text) > MAX_DESCRIPTOR_CHARACTERS:

@@ -55,16 +55,16 @@ class MiningMethods:
         submission: Submission,
         *,
         unix_time_s: Callable[[], int],
-        script_of: Callable[[str], bytes] | None = None,
+        script_of: Callable[[str], bytes],
     ) -> None:
         """
         Args:
-            script_of: the output script of a descriptor, or raises InvalidEncoding.
+            script_of: the output script of a descriptor; raises RpcError.
         """
         self._chain = chain
         self._submission = submission
         self._unix_time_s = unix_time_s
-        self._script_of = script_of or _plain_descriptor
+        self._script_of = script_of
         self._last_block: tuple[int, int] | None = None
 
     def register(self, registry: Registry) -> None:
@@ -220,11 +220,7 @@ class MiningMethods:
         """Make blocks that nobody has to sign, and have them pay a descriptor's script."""
         del maxtries
         count = integer_argument(num_blocks)
-        try:
-            script = self._script_of(text_argument(descriptor))
-        except InvalidEncoding as error:
-            raise RpcError(INVALID_ADDRESS_OR_KEY, str(error)) from error
-        return await self._generate(count, script)
+        return await self._generate(count, self._script_of(text_argument(descriptor)))
 
     async def _generate(self, count: int, script: bytes) -> list[str]:
         made = []
@@ -250,15 +246,17 @@ class MiningMethods:
         return shown if to_submit else shown | {"hex": block.serialize().hex()}
 
     def _output_script(self, text: str) -> bytes:
-        for read in (
-            self._script_of,
-            lambda given: decode_address(given, self._chain.params.prefixes).script,
-        ):
-            try:
-                return read(text)
-            except InvalidEncoding:
-                continue
-        raise RpcError(INVALID_ADDRESS_OR_KEY, "Error: Invalid address or descriptor")
+        try:
+            return self._script_of(text)
+        except RpcError as error:
+            if error.code != INVALID_ADDRESS_OR_KEY:
+                raise
+        try:
+            return decode_address(text, self._chain.params.prefixes).script
+        except InvalidEncoding as error:
+            raise RpcError(
+                INVALID_ADDRESS_OR_KEY, "Error: Invalid address or descriptor"
+            ) from error
 
     def _given(self, text: str) -> Transaction:
         raw = _lenient_hex(text)
@@ -335,11 +333,3 @@ def _lenient_hex(text: str) -> bytes:
         return bytes.fromhex(text)
     except ValueError:
         return b""
-
-
-def _plain_descriptor(text: str) -> bytes:
-    """The script of a descriptor `raw(HEX)`, with or without checksum."""
-    body = text.partition("#")[0]
-    if body.startswith("raw(") and body.endswith(")") and _lenient_hex(body[4:-1]):
-        return _lenient_hex(body[4:-1])
-    raise InvalidEncoding(f"'{body}' is not a valid descriptor function")

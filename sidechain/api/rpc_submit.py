@@ -84,6 +84,10 @@ class Submission:
             self._chain.activate(facts=facts, now_s=self._unix_time_s())
         return result
 
+    async def catch_up(self) -> None:
+        """Follow the best chain from where it was left: after opening, or when deposits ripen."""
+        await self.run(lambda facts, now_s: self._chain.activate(facts=facts, now_s=now_s))
+
     async def submit(self, block: Block) -> str | None:
         """Take in a block; the answer of BIP22."""
         return await self.run(

@@ -13,6 +13,7 @@ from sidechain.api.registry import Registry
 from sidechain.api.rpc import register_chain_methods
 from sidechain.api.rpc_chain import ChainMethods
 from sidechain.api.rpc_node import NodeHooks
+from sidechain.api.rpc_submit import Submission
 from sidechain.chain import Chain
 from sidechain.daemon.clock import Clock
 from sidechain.daemon.datadir import LOGGER
@@ -107,6 +108,7 @@ class Node:
             self._check_newest(chain)
             await self._reach_parent(group, stack)
             self._register(chain)
+            await Submission(chain, self._facts_for, self._clock.now_s).catch_up()
             await self._start_esplora(group, stack, chain)
             if not self._stop.is_set():
                 await self._load_mempool(chain)

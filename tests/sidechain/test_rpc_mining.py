@@ -19,6 +19,10 @@ from sidechain.primitives.transaction import OutPoint, Transaction
 from sidechain.script.script import multisig_script
 from tests.factories import ALICE, BOB, FIRST_BLOCK_TIME_S, SignedChain, federation_params, secret
 
+# The public key of BIP32's first test vector, in the form of test networks.
+EXTENDED_KEY = (
+    "tpubD6NzVbkrYhZ4XgiXtGrdW5XDAPFCL9h7we1vwNCpn8tGbBcgfVYjXyhWo4E1xkh56hjod1RhGjxbaTLV3X4FyWuejifB9jusQ46QzG87VKp"
+)
 NOW_S = FIRST_BLOCK_TIME_S + 1_000_000
 
 
@@ -233,7 +237,8 @@ async def test_generate_when_nobody_signs_then_blocks_with_the_subsidy(anyone: N
     assert hashes[-1] == anyone.chain.tip_hash[::-1].hex()
     paid = anyone.chain.block(3).transactions[0].outputs[0]
     assert (paid.script, paid.value_sats) == (ALICE.script, 1_000)
-    await anyone.call("generatetodescriptor", 1, "raw(51)")
+    await anyone.call("generatetodescriptor", 1, f"wpkh({ALICE.pubkey.hex()})")
+    assert anyone.chain.block(4).transactions[0].outputs[0].script == ALICE.script
     made = await anyone.call("generateblock", "raw(51)", [], False)
     assert anyone.chain.tip_height == 4 and anyone.block(made["hex"]).header.height == 5
     assert await anyone.call("generateblock", address, []) == {
@@ -241,6 +246,8 @@ async def test_generate_when_nobody_signs_then_blocks_with_the_subsidy(anyone: N
     }
     assert (await anyone.error("generatetoaddress", 1, "nowhere"))[0] == -5
     assert (await anyone.error("generatetodescriptor", 1, "wrong()"))[0] == -5
+    ranged = f"wpkh({EXTENDED_KEY}/*)"
+    assert (await anyone.error("generatetodescriptor", 1, ranged))[0] == -8
     assert (await anyone.error("generateblock", "nowhere", []))[0] == -5
     assert (await anyone.error("generateblock", "raw(51)", ["00" * 32]))[0] == -5
     assert (await anyone.error("generateblock", "raw(51)", ["00"]))[0] == -22

@@ -9,6 +9,7 @@ import pytest
 from sidechain.api.registry import Registry, RpcError
 from sidechain.api.rpc import register_chain_methods
 from sidechain.api.rpc_node import NodeHooks
+from sidechain.api.rpc_submit import Submission
 from sidechain.chain import Chain
 from sidechain.primitives.transaction import Transaction
 from tests.factories import ALICE, Deposit, StaticFacts
@@ -140,6 +141,21 @@ async def test_claims_when_a_reorganisation_turns_back_then_their_deposits_are_a
     assert node.chain.tip_height == 0
     node.depth = 8
     assert await node.call("submitblock", claiming.serialize().hex()) == "duplicate"
+    assert node.chain.tip_hash == claiming.hash
+
+
+async def test_catch_up_when_a_deposit_has_ripened_then_its_block_is_connected(
+    pool: BlockPool, node: Node
+) -> None:
+    deposit = pool.signed.deposit(ALICE.script, 10**8)
+    claiming = pool.block(pool.genesis, [pool.signed.claim(deposit, ALICE)])
+    node.deposits, node.depth = [deposit], 7
+    assert await node.call("submitblock", claiming.serialize().hex()) == "inconclusive"
+    submission = Submission(node.chain, node._facts_for, lambda: NOW_S)
+    await submission.catch_up()
+    assert node.chain.tip_height == 0
+    node.depth = 8
+    await submission.catch_up()
     assert node.chain.tip_hash == claiming.hash
 
 
