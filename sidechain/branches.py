@@ -8,7 +8,7 @@ Merkle roots, witnesses, a clock) is forgotten, and may come again; any other fa
 Source: elements/blocks.md 3 to 5, elements/interfaces.md 2, elements/peg.md 3.2 and 7.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -165,9 +165,11 @@ class Branches:
         if not self.claims_awaited(None):
             self.activate(None, Moves())
 
-    def invalidate(self, block_hash: bytes, moves: Moves) -> None:
+    def invalidate(self, block_hash: bytes) -> Iterator[Moves]:
         """Call a block invalid, with all that stands on it; it leaves the chain.
 
+        Yields:
+            What changed, after each block that was taken off, the newest first.
         Raises:
             InvariantError: the block is not known, or is the genesis block.
         """
@@ -177,8 +179,10 @@ class Branches:
         above: Node | None = None
         while height is not None and self._state.tip_height >= height:
             changed = [] if above is None else [_marked(above, NodeFlags.FAILED_BELOW)]
+            moves = Moves()
             self._disconnect(moves, NodeFlags.FAILED, changed)
             above = self._state.tree.get(moves.disconnected[-1].hash)
+            yield moves
         node = self._state.tree.get(block_hash)
         if node is None:
             raise InvariantError("a block is called invalid that is not known")

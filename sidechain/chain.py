@@ -383,11 +383,9 @@ class Chain:
         Raises:
             InvariantError: the block is not known, or is the genesis block.
         """
-        moves = Moves()
-        try:
-            self._branches.invalidate(block_hash, moves)
-        finally:
-            self._follow(moves, now_s, readmitted=INVALIDATED_READMITTED_BLOCKS)
+        # The mempool follows block by block: what it takes back may need those still below.
+        for count, moves in enumerate(self._branches.invalidate(block_hash)):
+            self._follow(moves, now_s, readmit=count < INVALIDATED_READMITTED_BLOCKS)
         self.activate(facts=facts, now_s=now_s)
 
     def reconsider_block(
@@ -447,14 +445,14 @@ class Chain:
         if (self.tip_height + 1) % self._params.dynamic_epoch_length == 0:
             drop_expired_pegs(self._mempool, self._circumstances(facts, block.header.time))
 
-    def _follow(self, moves: Moves, now_s: int, readmitted: int | None = None) -> None:
+    def _follow(self, moves: Moves, now_s: int, *, readmit: bool = True) -> None:
         """Bring the mempool to where the chain is now.
 
         Transactions of blocks taken off return, but for claims and peg-outs; of what was in the
         mempool before, all goes that the new tip does not allow.
 
         Args:
-            readmitted: number of blocks, the newest, whose transactions may return.
+            readmit: False drops the transactions of blocks taken off, with what needs them.
         Source: elements/peg.md 7.6.
         """
         if not moves.connected and not moves.disconnected:
@@ -469,7 +467,7 @@ class Chain:
         taken = [block for block in moves.connected if self.is_active(block.hash)]
         left = [block for block in moves.disconnected if not self.is_active(block.hash)]
         about = self._circumstances(None, now_s)
-        follow_blocks(self._mempool, about, taken=taken, left=left, readmitted=readmitted)
+        follow_blocks(self._mempool, about, taken=taken, left=left, readmit=readmit)
         self._tell_listeners()
 
     def _learn_next_block(self) -> None:

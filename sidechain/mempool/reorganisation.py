@@ -25,7 +25,7 @@ def follow_blocks(
     *,
     taken: Sequence[Block],
     left: Sequence[Block],
-    readmitted: int | None = None,
+    readmit: bool = True,
 ) -> None:
     """Bring the mempool to a chain that changed by more than one block on its tip.
 
@@ -33,18 +33,14 @@ def follow_blocks(
         about: the new tip.
         taken: blocks that the chain has now, in order.
         left: blocks that it had, the newest first.
-        readmitted: number of those, the newest, whose transactions may return; None is all.
+        readmit: False drops the transactions of those, with what needs them.
     """
     for block in taken:
         mempool.remove_for_block(block)
     if left:
         held = {tx.txid for block in taken for tx in block.transactions}
-        lost = () if readmitted is None else left[readmitted:]
-        back, gone = (
-            [tx for b in reversed(blocks) for tx in b.transactions if tx.txid not in held]
-            for blocks in (left[:readmitted], lost)
-        )
-        after_blocks_left(back, mempool, about, lost=gone)
+        gone = [tx for b in reversed(left) for tx in b.transactions if tx.txid not in held]
+        after_blocks_left(gone, mempool, about, readmit=readmit)
     if any(ends_epoch(about, about.height - 1 - behind) for behind in range(len(taken))):
         drop_expired_pegs(mempool, about)
 
@@ -59,7 +55,7 @@ def after_blocks_left(
     mempool: Mempool,
     about: Circumstances,
     *,
-    lost: Sequence[Transaction] = (),
+    readmit: bool = True,
 ) -> None:
     """Take back what left the chain, then drop what the new tip does not allow.
 
@@ -70,13 +66,11 @@ def after_blocks_left(
         transactions: of the blocks taken off, coinbases too, from the oldest block on; without
             those that blocks of the new chain hold.
         about: the new tip.
-        lost: of still older blocks, which are too far back to return.
+        readmit: False lets none return; what needs them goes too.
     """
     back: list[bytes] = []
-    for tx in lost:
-        mempool.remove_children_of(tx)
     for tx in transactions:
-        if _take_back(tx, mempool, about):
+        if readmit and _take_back(tx, mempool, about):
             back.append(tx.txid)
         else:
             mempool.remove_children_of(tx)

@@ -57,7 +57,7 @@ def take_off(world: MempoolWorld, *txs: Transaction, lost: bool = False) -> None
         for txin in tx.inputs:
             world.view.coins[txin.prevout] = world.gone.pop(txin.prevout)
     if lost:
-        after_blocks_left((), world.mempool, world.about, lost=txs)
+        after_blocks_left(txs, world.mempool, world.about, readmit=False)
     else:
         after_blocks_left(txs, world.mempool, world.about)
 
