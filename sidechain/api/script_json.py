@@ -45,11 +45,12 @@ def script_json(script: bytes, params: ChainParams) -> dict[str, Any]:
     if pegout is not None and pegout[0] == params.parent_genesis_hash and params.has_parent_chain:
         shown["pegout_chain"] = pegout[0][::-1].hex()
         destination = _basic(pegout[1], params)
-        for key in ("asm", "desc", "hex", "type"):
+        for key in ("asm", "desc", "hex"):
             shown[f"pegout_{key}"] = destination[key]
         address = script_address(pegout[1], params.parent_prefixes)
         if address is not None:
             shown["pegout_address"] = address
+        shown["pegout_type"] = destination["type"]
     return shown
 
 

@@ -93,20 +93,21 @@ def _input_json(
             "hex": txin.script_sig.hex(),
         }
         shown["is_pegin"] = txin.is_pegin
-    if witness.script:
-        shown["txinwitness"] = [item.hex() for item in witness.script]
-    if witness.pegin:
-        shown["pegin_witness"] = [item.hex() for item in witness.pegin]
     if spent is not None:
+        # elementsd does not show the asset of what is spent.
         shown["prevout"] = {
             "generated": spent.coinbase,
             "height": spent.height,
             "value": amount_json(spent.value),
             "scriptPubKey": script_json(spent.script, params),
         }
+    shown["sequence"] = txin.sequence
+    if witness.script:
+        shown["txinwitness"] = [item.hex() for item in witness.script]
+    if witness.pegin:
+        shown["pegin_witness"] = [item.hex() for item in witness.pegin]
     if txin.issuance is not None:
         shown["issuance"] = _issuance_json(txin, witness)
-    shown["sequence"] = txin.sequence
     return shown
 
 
