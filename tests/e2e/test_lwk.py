@@ -1,6 +1,7 @@
 """A wallet nobody here wrote on a live federation: paid, pegged in to, paying, a member lost."""
 
 import json
+import shlex
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,10 @@ UP = ("-n", "4", "-k", "3", "--block-time", "0")
 
 
 def open_wallet(local: Local) -> LwkWallet:
-    """A new lwk wallet on what `fedpeg env` names."""
-    named = local.run("env", "--json").json
+    """A new lwk wallet on what `fedpeg env` tells a shell."""
+    words = shlex.split(local.run("env").stdout)
+    named = dict(word.split("=", 1) for word in words if word != "export")
+    assert named == local.run("env", "--json").json
     return LwkWallet.open(
         named["ESPLORA"],
         policy_asset=named["POLICY"],
