@@ -1,8 +1,9 @@
-"""Proofs of a block on all cores.
+"""Proofs and signatures of a block on all cores.
 
 A proof is one call into the library, which lets other threads run meanwhile. Scripts are Python,
 where threads gain nothing: they run in the thread that asks for the answer, while the proofs
-behind them in the list are under way.
+behind them in the list are under way. Of plain spends only the signatures cost time, and those go
+to another process (`signature_process`).
 """
 
 import os
@@ -11,14 +12,25 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from sidechain.errors import InvalidTransaction
-from sidechain.validation.checks import SALT_BYTES, Check, CheckCache, Pending, ScriptsCheck
+from sidechain.signature_process import ProcessVerifier, SignatureProcess
+from sidechain.validation.checks import (
+    SALT_BYTES,
+    Check,
+    CheckCache,
+    Pending,
+    ScriptsCheck,
+    Verifier,
+)
 from sidechain.validation.validator import Validator
 
 
 def threaded_validator(*, caches: bool, second_validation: bool) -> Validator:
     """The validator of a node: on all cores, and with a salt of its own if it remembers."""
+    verifier: Verifier = ThreadedVerifier()
+    if len(os.sched_getaffinity(0)) > 1:
+        verifier = ProcessVerifier(verifier, SignatureProcess())
     return Validator(
-        verifier=ThreadedVerifier(),
+        verifier=verifier,
         cache=CheckCache(secrets.token_bytes(SALT_BYTES)) if caches else None,
         second_validation=second_validation,
     )
