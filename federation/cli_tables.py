@@ -1,8 +1,10 @@
-"""Tables for people: the audit, and the blocks with their signers."""
+"""Tables for people: the audit, the blocks with their signers, what wallets hold and did."""
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
+from federation.cli_session import show_btc
 from peg.bitcoind import amount_text
 
 _AUDIT_LINES = (
@@ -49,3 +51,30 @@ def blocks_table(
         round_text = "?" if block.get("round") is None else block["round"]
         lines.append(f"{block['height']:>7}  {round_text:>5}  {named:<8}  {marks}")
     return "\n".join(lines)
+
+
+def balance_text(found: Mapping[str, Any]) -> str:
+    """What a wallet can spend, bitcoin first, one asset a line; then what it cannot open."""
+    lines: list[str] = []
+    for held in found["assets"]:
+        pending = held["pending_in_sats"]
+        more = f" (and {show_btc(pending)} coming in)" if pending else ""
+        name = f" {held['label'] or held['asset']}" if lines else ""
+        lines.append(f"{show_btc(held['available_sats'])}{more}{name}")
+    if found["unknown_outputs"]:
+        lines.append(f"{found['unknown_outputs']} outputs that this wallet cannot open")
+    return "\n".join(lines)
+
+
+def history_line(entry: Mapping[str, Any]) -> str:
+    """One transaction of a wallet: its bitcoin, and what it moved of other assets."""
+    time = datetime.fromtimestamp(entry["time"], UTC).strftime("%Y-%m-%d %H:%M:%S")
+    place = "unconfirmed" if entry["height"] is None else f"block {entry['height']}"
+    amount = show_btc(entry["amount_sats"])
+    others = "".join(
+        f"  {show_btc(moved['amount_sats'])} {moved['label'] or moved['asset']}"
+        for moved in entry["assets"]
+        if moved["asset"] in entry.get("other_assets", {})
+    )
+    line = f"{time}  {entry['category']:<10} {amount:>14}  {place:<12} {entry['txid']}"
+    return line + others

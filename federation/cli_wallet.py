@@ -1,6 +1,5 @@
 """Commands about money: wallets, payments on the sidechain, regtest bitcoin from the faucet."""
 
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from federation.cli_passphrase import (
     unlocked,
 )
 from federation.cli_session import JSON_WAIT_HELP, Amount, Failed, Session, command, show_btc
+from federation.cli_tables import balance_text, history_line
 from federation.cli_wait import Patience, wait_payment
 from federation.local_state import FAUCET_WALLET
 from peg.bitcoind import BitcoindClient, BitcoindError, amount_text, to_hex
@@ -122,7 +122,7 @@ def _register_reading(group: click.Group) -> None:
         """Show what a wallet holds: bitcoin first, then every other asset on a line of its own."""
         async with session.wallets() as wallets:
             found = await wallets.call("getbalances", name)
-        session.output.result(found, _balance_text(found))
+        session.output.result(found, balance_text(found))
 
     @command(group, "history")
     @click.argument("name")
@@ -140,27 +140,8 @@ def _register_reading(group: click.Group) -> None:
             entries = await wallets.call("listtransactions", name, count)
         session.output.result(
             {"wallet": name, "transactions": entries},
-            "\n".join(_history_line(entry) for entry in entries) or "no transactions yet",
+            "\n".join(history_line(entry) for entry in entries) or "no transactions yet",
         )
-
-
-def _balance_text(found: dict[str, Any]) -> str:
-    lines: list[str] = []
-    for held in found["assets"]:
-        pending = held["pending_in_sats"]
-        more = f" (and {show_btc(pending)} coming in)" if pending else ""
-        name = f" {held['label'] or held['asset']}" if lines else ""
-        lines.append(f"{show_btc(held['available_sats'])}{more}{name}")
-    if found["unknown_outputs"]:
-        lines.append(f"{found['unknown_outputs']} outputs that this wallet cannot open")
-    return "\n".join(lines)
-
-
-def _history_line(entry: dict[str, Any]) -> str:
-    time = datetime.fromtimestamp(entry["time"], UTC).strftime("%Y-%m-%d %H:%M:%S")
-    place = "unconfirmed" if entry["height"] is None else f"block {entry['height']}"
-    amount = show_btc(entry["amount_sats"])
-    return f"{time}  {entry['category']:<10} {amount:>14}  {place:<12} {entry['txid']}"
 
 
 def _register_faucet(group: click.Group) -> None:

@@ -207,6 +207,10 @@ class WalletMethods:
             "confirmations": 0 if height is None else self._chain.tip_height - height + 1,
             "time": entry.unix_time_s,
             "unknown_outputs": entry.unknown,
+            "assets": [
+                {**self._assets.show(asset), "amount_sats": amount}
+                for asset, amount in entry.deltas
+            ],
             **({"other_assets": others} if others else {}),
         }
 

@@ -18,7 +18,13 @@ import pytest
 from federation.cli import main, program
 from federation.cli_logs import follow_logs, print_logs
 from federation.cli_session import Amount, Interrupted, default_data, run_async, show_btc
-from federation.cli_tables import audit_text, blocks_table, is_exact
+from federation.cli_tables import (
+    audit_text,
+    balance_text,
+    blocks_table,
+    history_line,
+    is_exact,
+)
 from federation.cli_wait import describe_pegin, describe_pegout
 from federation.processes import find_processes, kill_processes
 
@@ -304,6 +310,40 @@ def test_blocks_when_signers_are_shown_then_each_has_a_column() -> None:
     assert lines[1].split() == ["1", "2", "m3", "x", ".", "x", "x"]
     assert lines[2].split() == ["2", "?", "?", ".", "x", "x", "x"]
     assert blocks_table([], ["m0"], signers=True) == "no blocks yet"
+
+
+def test_balance_when_there_are_assets_then_bitcoin_first_and_the_rest_by_name() -> None:
+    def held(sats: int, label: str | None, pending: int = 0) -> dict[str, Any]:
+        names = {"label": label, "asset": "ab" * 32}
+        return {**names, "available_sats": sats, "pending_in_sats": pending}
+
+    found = {
+        "assets": [held(5, "bitcoin", 10**8), held(7 * 10**8, "gold"), held(1, None)],
+        "unknown_outputs": 2,
+    }
+    assert balance_text(found).splitlines() == [
+        "0.00000005 (and 1 coming in)",
+        "7 gold",
+        f"0.00000001 {'ab' * 32}",
+        "2 outputs that this wallet cannot open",
+    ]
+    assert balance_text({"assets": [held(0, "bitcoin")], "unknown_outputs": 0}) == "0"
+
+
+def test_history_when_an_asset_moved_then_named_behind_the_bitcoin() -> None:
+    moved = {"asset": "cd" * 32, "label": "gold", "amount_sats": -5 * 10**8}
+    entry = {
+        "time": 1_700_000_000,
+        "height": 7,
+        "amount_sats": -26,
+        "category": "send",
+        "txid": "aa" * 32,
+        "assets": [{"asset": "ab" * 32, "label": "bitcoin", "amount_sats": -26}, moved],
+        "other_assets": {"cd" * 32: -5 * 10**8},
+    }
+    line = history_line(entry)
+    assert line.split()[2:] == ["send", "-0.00000026", "block", "7", "aa" * 32, "-5", "gold"]
+    assert history_line({**entry, "assets": []}).endswith("aa" * 32)
 
 
 def test_logs_when_several_then_in_order_of_time_and_readable(
