@@ -331,3 +331,46 @@ def test_issuance_script_when_built_then_as_elements_writes_it() -> None:
     assert issuance_script(OutPoint(txid, 0)) == b"\x6a\x20" + txid + b"\x00"
     assert issuance_script(OutPoint(txid, 16)) == b"\x6a\x20" + txid + b"\x60"
     assert issuance_script(OutPoint(txid, 200)) == b"\x6a\x20" + txid + b"\x02\xc8\x00"
+
+
+@settings(max_examples=15, deadline=None)
+@given(value=st.integers(1, 2**40), entropy=st.binary(min_size=32, max_size=32).filter(any))
+def test_our_output_when_wallycore_opens_it_then_the_same(value: int, entropy: bytes) -> None:
+    spent = [Opened(asset=PEGGED, value_sats=value + 1_000)]
+    outputs = [plain(PEGGED, value, SCRIPTS[0]), plain(PEGGED, 900, SCRIPTS[1])]
+    outputs.append(plain(PEGGED, 100, b""))
+    tx = blind(unsigned(1, outputs), spent, [KEYS[0], KEYS[1], None], entropy=entropy)
+    made, witness = tx.outputs[0], tx.output_witnesses[0]
+    secret = ACCOUNT.blinding_secret(made.script)
+    assert secret is not None
+    amount, asset, abf, vbf = wallycore.asset_unblind(
+        made.nonce, secret.value, witness.range_proof, made.value, made.script, made.asset
+    )
+    ours = open_output(tx, 0)
+    assert ours == Opened(asset=bytes(asset), value_sats=amount, abf=bytes(abf), vbf=bytes(vbf))
+    assert ours is not None and ours.value_sats == value
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    value=st.integers(1, 2**40),
+    blinders=st.lists(st.binary(min_size=32, max_size=32), min_size=3, max_size=3, unique=True),
+    asset_is_shown=st.booleans(),
+)
+def test_output_when_wallycore_blinded_it_then_we_open_it(
+    value: int, blinders: list[bytes], asset_is_shown: bool
+) -> None:
+    abf, vbf, ephemeral = (sha256(drawn) for drawn in blinders)
+    abf = bytes(32) if asset_is_shown else abf
+    generator = bytes(wallycore.asset_generator_from_bytes(OTHER, abf))
+    commitment = bytes(wallycore.asset_value_commitment(value, vbf, generator))
+    proof = wallycore.asset_rangeproof(
+        value, KEYS[0], ephemeral, OTHER, abf, vbf, commitment, SCRIPTS[0], generator, 1, 0, 52
+    )
+    field = explicit_asset(OTHER) if asset_is_shown else generator
+    nonce = bytes(wallycore.ec_public_key_from_private_key(ephemeral))
+    output = TxOut(field, commitment, nonce, SCRIPTS[0])
+    secret = ACCOUNT.blinding_secret(SCRIPTS[0])
+    found = unblind(output, OutputWitness(b"", bytes(proof)), secret, PEGGED)
+    assert found == Opened(asset=OTHER, value_sats=value, abf=abf, vbf=vbf)
+    assert fields(found) == (field, commitment)
