@@ -323,7 +323,7 @@ class _Connection:
     def _add_transaction(self, position: int, tx: Transaction) -> None:
         coins: tuple[Coin, ...] = ()
         if position > 0:
-            coins, keys = resolve_inputs(tx, self, self.judged)
+            coins, keys = resolve_inputs(tx, self, self.judged, height=self.height)
             fees = check_inputs(
                 tx,
                 coins,

@@ -46,16 +46,20 @@ def resolve_inputs(
     view: CoinView,
     judge_pegin: JudgePegin,
     claimed_now: Collection[PeginKey] = (),
+    *,
+    height: int | None = None,
 ) -> tuple[tuple[Coin, ...], tuple[PeginKey, ...]]:
     """Find what every input spends.
 
     Args:
         claimed_now: deposits claimed earlier in the same block.
+        height: of the block; with it a coinbase that an input before a wrong peg-in spends too
+            early is what is reported, as in Elements.
     Returns:
         The coins in input order (for a peg-in the one it claims) and the deposits claimed.
     Raises:
-        InvalidTransaction: "bad-txns-inputs-missingorspent", "bad-pegin-witness" or
-            "bad-txns-double-pegin".
+        InvalidTransaction: "bad-txns-inputs-missingorspent", "bad-pegin-witness",
+            "bad-txns-double-pegin" or "bad-txns-premature-spend-of-coinbase".
         Stalled: from `judge_pegin`.
     """
     found = [None if item.is_pegin else view.coin(item.prevout) for item in tx.inputs]
@@ -77,6 +81,8 @@ def resolve_inputs(
                 raise InvalidTransaction("bad-txns-double-pegin")
             keys.append(key)
             coin = claim.coin
+        elif height is not None:
+            _check_mature(coin, height)
         spent.append(coin)
     return tuple(spent), tuple(keys)
 
@@ -102,14 +108,18 @@ def check_inputs(
             "bad-txns-in-ne-out".
     """
     for coin in spent:
-        if coin.coinbase and height - coin.height < COINBASE_MATURITY_BLOCKS:
-            raise InvalidTransaction(
-                "bad-txns-premature-spend-of-coinbase",
-                f"tried to spend coinbase at depth {height - coin.height}",
-            )
+        _check_mature(coin, height)
     fees = fees_by_asset(tx)
     take_proofs(check_amounts(tx, spent, params.pegged_asset))
     return fees
+
+
+def _check_mature(coin: Coin, height: int) -> None:
+    if coin.coinbase and height - coin.height < COINBASE_MATURITY_BLOCKS:
+        raise InvalidTransaction(
+            "bad-txns-premature-spend-of-coinbase",
+            f"tried to spend coinbase at depth {height - coin.height}",
+        )
 
 
 def check_scripts(

@@ -56,6 +56,26 @@ def test_inputs_resolve_to_their_coins_in_order() -> None:
     assert keys == ()
 
 
+def test_faults_of_inputs_are_reported_in_the_order_of_the_inputs() -> None:
+    def refuse(tx: Transaction, index: int) -> PeginClaim:
+        raise InvalidTransaction("bad-pegin-witness", str(index))
+
+    view = DictView()
+    view.coins = {POINTS[0]: coin(PARAMS, 1, height=1, coinbase=True)}
+    young, pegin = TxIn(POINTS[0]), TxIn(POINTS[1], is_pegin=True)
+    for inputs, height, reason in (
+        ([young, pegin], 100, "bad-txns-premature-spend-of-coinbase"),
+        ([young, pegin], 101, "bad-pegin-witness"),
+        ([pegin, young], 100, "bad-pegin-witness"),
+        ([young, pegin], None, "bad-pegin-witness"),
+    ):
+        tx = Transaction.build(inputs=inputs, outputs=[output(PARAMS, 1)])
+        call = lambda tx=tx, height=height: resolve_inputs(  # noqa: E731
+            tx, view, refuse, height=height
+        )
+        assert _reason(call) == reason
+
+
 def test_missing_coin_is_reported_before_any_pegin_is_judged() -> None:
     tx = Transaction.build(
         inputs=[TxIn(POINTS[0], is_pegin=True), TxIn(POINTS[1])], outputs=[output(PARAMS, 1)]
