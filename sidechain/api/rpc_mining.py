@@ -28,7 +28,7 @@ from sidechain.api.rpc_submit import Submission, decode_block
 from sidechain.chain import Chain
 from sidechain.crypto.keys import is_public_key
 from sidechain.errors import InvalidBlock, InvalidEncoding
-from sidechain.params import MAX_BLOCK_WEIGHT_WU
+from sidechain.params import MAX_BLOCK_WEIGHT_WU, ChainParams
 from sidechain.policy.template import build_template
 from sidechain.primitives.address import decode_address
 from sidechain.primitives.block import FULL_KIND, NULL_ENTRY, Block, ParamEntry
@@ -162,7 +162,8 @@ class MiningMethods:
         except InvalidBlock as fault:
             text = f"CreateNewBlock: TestBlockValidity failed: {fault}"
             raise RpcError(MISC_ERROR, text) from fault
-        self._last_block = (block.weight_wu, len(transactions))
+        weight = _reserved_weight(block, chain.params) + sum(tx.weight_wu for tx in transactions)
+        self._last_block = (weight, len(transactions))
         return block
 
     def combineblocksigs(
@@ -287,6 +288,16 @@ class MiningMethods:
             if answer not in (None, "duplicate", "inconclusive"):
                 raise RpcError(INTERNAL_ERROR, "ProcessNewBlock, block not accepted")
         return block
+
+
+def _reserved_weight(block: Block, params: ChainParams) -> int:
+    """What elementsd counts for a block beside its payments, whatever they really weigh."""
+    header = block.header
+    if not header.is_dynafed:
+        proof = len(params.signblockscript) + params.max_block_sig_size
+        return RESERVED_WEIGHT_WU + 4 * proof
+    entries = len(header.current.serialize()) + len(header.proposed.serialize())
+    return RESERVED_WEIGHT_WU + 4 * entries + header.current.witness_limit
 
 
 def _open_block(block: Block) -> Block:

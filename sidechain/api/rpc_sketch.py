@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Callable
 from typing import Any, NoReturn, TypeVar
 
-from sidechain.api.arguments import hex_argument
+from sidechain.api.arguments import text_argument
 from sidechain.api.registry import DESERIALIZATION_ERROR, MISC_ERROR, Registry, RpcError
 from sidechain.chain import Chain
 from sidechain.errors import InvalidBlock, InvalidEncoding
@@ -97,8 +97,14 @@ class SketchMethods:
         return self._read(value, lambda reader: CompactBlock.read(reader, self._chain.params))
 
     def _read(self, value: Any, read: Callable[[Reader], _Read]) -> _Read:
+        text = text_argument(value)
         try:
-            return read(Reader(hex_argument(value, "hex")))
+            # Text that is not hex counts as nothing, as elementsd takes it.
+            raw = bytes.fromhex(text)
+        except ValueError:
+            raw = b""
+        try:
+            return read(Reader(raw))
         except InvalidEncoding as error:
             raise RpcError(MISC_ERROR, _UNREADABLE) from error
 
