@@ -35,6 +35,7 @@ ANSWER_TIMEOUT_S = 30
 STARTS_MAX = 3
 """How often a process that died is replaced."""
 
+_KEPT_VARIABLES = ("PATH", "LD_LIBRARY_PATH", "PYTHONHOME", "LANG", "LC_ALL", "TMPDIR")
 _ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -76,14 +77,13 @@ class SignatureProcess:
         if self._closed or self._starts >= STARTS_MAX:
             return False
         self._starts += 1
-        path = os.pathsep.join(filter(None, (str(_ROOT), os.environ.get("PYTHONPATH"))))
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "sidechain.signature_worker"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 bufsize=0,
-                env={**os.environ, "PYTHONPATH": path},
+                env=_environment(),
             )
         except OSError:
             return False
@@ -144,6 +144,16 @@ class SignatureProcess:
         if self._end is not None:
             self._end()
             self._end = None
+
+
+def _environment() -> dict[str, str]:
+    """What the process needs to find its code and libraries.
+
+    Nothing else of the node's: whoever looks for the node by its environment must not find two.
+    """
+    kept = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
+    path = os.pathsep.join(filter(None, (str(_ROOT), os.environ.get("PYTHONPATH"))))
+    return {**kept, "PYTHONPATH": path}
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:

@@ -230,6 +230,16 @@ def test_process_when_closed_then_ended_and_not_started_again(process: Signature
     assert process.submit([ecdsa(1)]) is None
 
 
+def test_process_when_started_then_its_environment_does_not_name_the_node(
+    process: SignatureProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NODE_NAME", "m0")
+    verifier = ProcessVerifier(SequentialVerifier(), process)
+    assert faults(verifier, GOOD) == [""] * len(GOOD)
+    with open(f"/proc/{process.pid}/environ", "rb") as file:
+        assert b"NODE_NAME" not in file.read()
+
+
 def test_process_when_nobody_holds_it_then_ended() -> None:
     process = SignatureProcess()
     assert process.start()
