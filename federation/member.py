@@ -17,6 +17,7 @@ from federation.member_folder import MemberFolder
 from federation.node import CannotStart, StartOptions, open_node
 from federation.signer import SignerFailed, SignerRefused
 from federation.wal import JournalCorrupt, JournalFailed, JournalLocked
+from sidechain import runtime
 from sidechain.errors import Invalid, InvariantError, Unavailable
 
 EXPECTED = (
@@ -92,7 +93,7 @@ def run(folder: Path, federation_path: Path, options: StartOptions, log: Log) ->
                     loop.add_signal_handler(number, stop.set)
                 await node.run(stop)
 
-            asyncio.run(serve())
+            runtime.run(serve())
     except* EXPECTED as group:
         reasons = [f"{type(error).__name__}: {error}" for error in _leaves(group)]
     except* Exception as group:

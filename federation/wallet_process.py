@@ -26,6 +26,7 @@ from federation.wallet.links import Faucet, MemberLinks
 from federation.wallet.parts import Methods, Outside, Parts, assemble
 from federation.wallet.settings import LocalSettings, read_local
 from peg.bitcoind import BitcoindClient, BitcoindError
+from sidechain import runtime
 from sidechain.api.client import RpcClient
 from sidechain.api.http import RpcServer
 from sidechain.api.registry import Registry, RpcError
@@ -57,7 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         settings, params = _load(data)
         with _single_instance(data / "wallet"), _logging(data / "wallet" / "log.jsonl") as log:
-            return asyncio.run(_run(data, settings, params, log))
+            return runtime.run(_run(data, settings, params, log))
     except CannotRun as error:
         print(f"wallet: {error}", file=sys.stderr)
         return 1
