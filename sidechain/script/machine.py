@@ -16,6 +16,7 @@ from sidechain.script.opcodes import (
     OP_CODESEPARATOR,
     OP_ENDIF,
     OP_IF,
+    OP_PUSHDATA1,
     OP_PUSHDATA4,
 )
 from sidechain.script.script import (
@@ -183,8 +184,17 @@ class Machine:
         position, opcode_index, size = 0, 0, len(script)
         while position < size:
             opcode = script[position]
-            if opcode <= OP_PUSHDATA4:
-                position = self._push_data(position)
+            if opcode < OP_PUSHDATA1:
+                start, position = position + 1, position + 1 + opcode
+                if position > size:
+                    fail(ScriptFault.BAD_OPCODE)
+                if not self.skip_from:
+                    data = script[start:position]
+                    if self.minimal and not is_minimal_push(data, opcode):
+                        fail(ScriptFault.MINIMALDATA)
+                    stack.append(data)
+            elif opcode <= OP_PUSHDATA4:
+                position = self._push_long_data(position)
             else:
                 position += 1
                 if limited and opcode > OP_16:
@@ -210,13 +220,14 @@ class Machine:
         if constant and opcode == OP_CODESEPARATOR:
             fail(ScriptFault.OP_CODESEPARATOR)
 
-    def _push_data(self, position: int) -> int:
-        """Execute or skip the push at `position`; the position after it."""
+    def _push_long_data(self, position: int) -> int:
+        """Execute or skip the OP_PUSHDATA at `position`; the position after its data."""
         op = read_op(self.script, position)
         if op is None:
             fail(ScriptFault.BAD_OPCODE)
-        opcode, data, end = op
-        if data is None or len(data) > MAX_ELEMENT_SIZE_BYTES:
+        opcode, found, end = op
+        data = found or b""
+        if len(data) > MAX_ELEMENT_SIZE_BYTES:
             fail(ScriptFault.PUSH_SIZE)
         if not self.skip_from:
             if self.minimal and not is_minimal_push(data, opcode):

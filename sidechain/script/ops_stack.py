@@ -94,6 +94,27 @@ def _from_alt_stack(machine: Machine) -> None:
     machine.stack.append(machine.alt_stack.pop())
 
 
+def _drop(machine: Machine) -> None:
+    machine.need(1)
+    machine.stack.pop()
+
+
+def _dup(machine: Machine) -> None:
+    machine.need(1)
+    machine.stack.append(machine.stack[-1])
+
+
+def _over(machine: Machine) -> None:
+    machine.need(2)
+    machine.stack.append(machine.stack[-2])
+
+
+def _swap(machine: Machine) -> None:
+    machine.need(2)
+    stack = machine.stack
+    stack[-1], stack[-2] = stack[-2], stack[-1]
+
+
 def _rearrange(count: int, result: tuple[int, ...]) -> Handler:
     """Replace the top `count` items by those at the given places, counted from the lowest."""
 
@@ -154,14 +175,14 @@ STACK_HANDLERS: dict[int, Handler] = {
     op.OP_2SWAP: _rearrange(4, (2, 3, 0, 1)),
     op.OP_IFDUP: _ifdup,
     op.OP_DEPTH: _depth,
-    op.OP_DROP: _rearrange(1, ()),
-    op.OP_DUP: _rearrange(1, (0, 0)),
+    op.OP_DROP: _drop,
+    op.OP_DUP: _dup,
     op.OP_NIP: _rearrange(2, (1,)),
-    op.OP_OVER: _rearrange(2, (0, 1, 0)),
+    op.OP_OVER: _over,
     op.OP_PICK: _pick,
     op.OP_ROLL: _roll,
     op.OP_ROT: _rearrange(3, (1, 2, 0)),
-    op.OP_SWAP: _rearrange(2, (1, 0)),
+    op.OP_SWAP: _swap,
     op.OP_TUCK: _rearrange(2, (1, 0, 1)),
 }
 """What each of these opcodes does to a machine."""
