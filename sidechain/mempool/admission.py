@@ -26,9 +26,10 @@ from sidechain.policy.standardness import (
     check_standard,
 )
 from sidechain.primitives.transaction import OutPoint, Transaction
-from sidechain.script.interpreter import STANDARD_FLAGS
+from sidechain.script.interpreter import STANDARD_FLAGS, Flags
 from sidechain.validation.checks import ScriptsCheck
 from sidechain.validation.coins import Coin, CoinView, PeginKey
+from sidechain.validation.deployments import dynafed_active
 from sidechain.validation.dynafed import HeaderChain, median_time_past
 from sidechain.validation.pegins import FedpegPair, ParentFacts, PeginClaim, check_pegin
 from sidechain.validation.tx_check import check_transaction
@@ -404,11 +405,16 @@ def _carved_out(parents: list[Entry], vsize: int, limits: Limits) -> set[Entry]:
 def check_permissions(candidate: Candidate, about: Circumstances) -> None:
     """Run the scripts of all inputs under the mempool's flags.
 
+    Hash type bit 0x40 has its meaning once dynamic federations are active for the next block.
+
     Raises:
         InvalidTransaction: "mandatory-script-verify-flag-failed (text)", or
             "non-mandatory-script-verify-flag (text)" where a block may hold it; the detail names
             the input.
+    Source: elements/script.md 1.2.
     """
-    genesis_hash = about.params.genesis_hash
-    scripts = ScriptsCheck(candidate.tx, candidate.spent, STANDARD_FLAGS, genesis_hash)
+    flags, genesis_hash = STANDARD_FLAGS, about.params.genesis_hash
+    if not dynafed_active(about.chain, about.chain.tip_height, about.params):
+        flags &= ~Flags.SIGHASH_RANGEPROOF
+    scripts = ScriptsCheck(candidate.tx, candidate.spent, flags, genesis_hash)
     about.validator.run((scripts,))

@@ -5,14 +5,17 @@ from typing import Any
 
 import pytest
 
+from sidechain.crypto.keys import ecdsa_sign, public_key
 from sidechain.errors import InvalidTransaction
 from sidechain.mempool.admission import ALONE, FROM_BLOCK, Mode, enter
 from sidechain.mempool.entry import Trait
 from sidechain.mempool.pool import Mempool, usage_bytes
 from sidechain.mempool.relations import Limits
+from sidechain.params import ALWAYS_ACTIVE, NEVER_ACTIVE
 from sidechain.policy.fees import FeeTooLow
 from sidechain.primitives.transaction import NULL_OUTPOINT, InputWitness, Transaction, TxIn
-from sidechain.script.script import p2sh, p2wsh, push
+from sidechain.script.script import p2pkh, p2sh, p2wpkh, p2wsh, push
+from sidechain.script.sighash import segwit_v0_sighash
 from tests.sidechain.mempool_world import (
     ANYONE,
     FINAL,
@@ -359,3 +362,31 @@ def test_traits_when_sequence_signals_then_replaceable(world: MempoolWorld) -> N
     for sequence, is_replaceable in ((REPLACEABLE, True), (REPLACEABLE + 1, False), (FINAL, False)):
         traits = world.judge(world.pay(point, sequence=sequence)).entry.traits
         assert bool(traits & Trait.REPLACEABLE) is is_replaceable
+
+
+@pytest.mark.parametrize(
+    ("start", "reason"),
+    [
+        (ALWAYS_ACTIVE, ""),
+        (
+            NEVER_ACTIVE,
+            "non-mandatory-script-verify-flag (Signature hash type missing or not understood)",
+        ),
+    ],
+)
+def test_hash_type_0x40_when_dynamic_federations_are_inactive_then_undefined(
+    world: MempoolWorld, start: int, reason: str
+) -> None:
+    """elements/script.md 1.2: the flag comes with the deployment, for the mempool too."""
+    secret = b"\x11" * 32
+    key, kind = public_key(secret), 0x41
+    point = world.coin(script=p2wpkh(key))
+    tx, code = world.pay(point), p2pkh(key)
+    active = start == ALWAYS_ACTIVE
+    value = world.view.coins[point].value
+    digest = segwit_v0_sighash(tx, 0, code, value, kind, rangeproof=active)
+    witness = InputWitness(script=(ecdsa_sign(secret, digest) + bytes((kind,)), key))
+    signed = Transaction.build(inputs=tx.inputs, outputs=tx.outputs, input_witnesses=[witness])
+    world.set(dynafed=replace(world.params.dynafed, start=start))
+    assert world.refusal(signed).startswith(reason)
+    assert bool(world.refusal(signed)) is not active

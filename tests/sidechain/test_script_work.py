@@ -262,7 +262,7 @@ def test_streaming_hash_when_repeated_then_ten_blocks_an_opcode_at_most(
 
 
 def test_branches_when_nested_very_deep_then_nothing_is_kept_of_them() -> None:
-    depth = 50_000
+    depth = 20_000
     for script in (
         assemble("0 IF") + b"\x63" * depth + b"\x68" * (depth + 1) + b"\x51",
         b"\x51\x63" * depth + b"\x67" * depth + b"\x68" * depth + b"\x51",
