@@ -254,13 +254,18 @@ class Chain:
         """Count a transaction, in the mempool now or later, as paying so much more."""
         self._mempool.prioritise(txid, delta_sats)
 
-    def select_transactions(self, max_weight_wu: int = MAX_BLOCK_WEIGHT_WU) -> list[Transaction]:
+    def select_transactions(
+        self, max_weight_wu: int = MAX_BLOCK_WEIGHT_WU, *, min_fee_sats_per_kvb: int = 0
+    ) -> list[Transaction]:
         """Transactions of the mempool for a block, best paying first, parents before children.
 
         Args:
             max_weight_wu: sum of their weights; leave room for header, signatures and coinbase.
+            min_fee_sats_per_kvb: what each pays at least, with those it needs.
         """
-        return select(self._mempool, max_weight_wu)
+        return select(
+            self._mempool, max_weight_wu, min_fee_sats_per_kvb=min_fee_sats_per_kvb
+        )
 
     def build_template(
         self,

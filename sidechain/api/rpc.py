@@ -26,6 +26,7 @@ from sidechain.api.rpc_submit import Submission, SubmitMethods
 from sidechain.api.rpc_transactions import TransactionMethods
 from sidechain.chain import Chain
 from sidechain.mempool_file import FactsFor
+from sidechain.policy.template import TemplateRules
 from sidechain.primitives.transaction import Transaction
 
 OnAccepted = Callable[[Transaction], Awaitable[None]]
@@ -41,6 +42,7 @@ def register_chain_methods(
     labels: Mapping[str, bytes] | None = None,
     takes_blocks: bool = False,
     mempool_file: Path | None = None,
+    template: TemplateRules | None = None,
 ) -> None:
     """Offer the methods of a chain.
 
@@ -51,6 +53,7 @@ def register_chain_methods(
         labels: asset id in internal order by label; by default that of the pegged asset.
         takes_blocks: whether blocks come in by these methods; a member has them from its peers.
         mempool_file: where `savemempool` writes; without it that method fails.
+        template: how blocks are filled.
     """
     if labels is None:
         labels = {chain.params.pegged_asset_name: chain.params.pegged_asset}
@@ -78,6 +81,10 @@ def register_chain_methods(
         submission = Submission(chain, facts_for, clock)
         SubmitMethods(chain, submission, unix_time_s=clock).register(registry)
         MiningMethods(
-            chain, submission, unix_time_s=clock, script_of=descriptors.script_of
+            chain,
+            submission,
+            unix_time_s=clock,
+            script_of=descriptors.script_of,
+            rules=template,
         ).register(registry)
         SketchMethods(chain).register(registry)

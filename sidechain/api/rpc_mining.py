@@ -28,8 +28,8 @@ from sidechain.api.rpc_submit import Submission, decode_block
 from sidechain.chain import Chain
 from sidechain.crypto.keys import is_public_key
 from sidechain.errors import InvalidBlock, InvalidEncoding
-from sidechain.params import MAX_BLOCK_WEIGHT_WU, ChainParams
-from sidechain.policy.template import build_template
+from sidechain.params import ChainParams
+from sidechain.policy.template import TemplateRules, build_template
 from sidechain.primitives.address import decode_address
 from sidechain.primitives.block import FULL_KIND, NULL_ENTRY, Block, ParamEntry
 from sidechain.primitives.transaction import Transaction
@@ -39,8 +39,6 @@ from sidechain.script.opcodes import OP_RETURN
 from sidechain.script.script import p2wsh, push
 from sidechain.validation.deployments import dynafed_active, template_version
 
-RESERVED_WEIGHT_WU = 8_000
-"""Weight a template leaves for header, count and coinbase, as elementsd does by default."""
 MAX_WITNESS_LIMIT = 2**31 - 1
 
 _OP_TRUE = b"\x51"
@@ -56,15 +54,18 @@ class MiningMethods:
         *,
         unix_time_s: Callable[[], int],
         script_of: Callable[[str], bytes],
+        rules: TemplateRules | None = None,
     ) -> None:
         """
         Args:
             script_of: the output script of a descriptor; raises RpcError.
+            rules: how blocks are filled.
         """
         self._chain = chain
         self._submission = submission
         self._unix_time_s = unix_time_s
         self._script_of = script_of
+        self._rules = rules or TemplateRules()
         self._last_block: tuple[int, int] | None = None
 
     def register(self, registry: Registry) -> None:
@@ -122,8 +123,12 @@ class MiningMethods:
         """Transactions of the mempool for the next block that have waited long enough."""
         chain = self._chain
         entry = chain.full_current()
-        overhead = RESERVED_WEIGHT_WU + 4 * len(entry.serialize()) + 4 * entry.witness_limit
-        chosen = chain.select_transactions(max(MAX_BLOCK_WEIGHT_WU - overhead, 0))
+        rules = self._rules
+        overhead = rules.reserved_weight_wu + 4 * len(entry.serialize()) + 4 * entry.witness_limit
+        chosen = chain.select_transactions(
+            max(rules.max_weight_wu - overhead, 0),
+            min_fee_sats_per_kvb=rules.min_fee_sats_per_kvb,
+        )
         latest_s = self._unix_time_s() - age_s
         young: set[bytes] = set()
         for tx in chosen if age_s else ():
@@ -152,9 +157,7 @@ class MiningMethods:
             coinbase_scripts=coinbase_scripts,
             transactions=transactions,
             proposed=proposed,
-            version=template_version(
-                chain, chain.tip_height, chain.params, chain.deployment_states
-            ),
+            version=self._version(),
             fee_script=fee_script,
         )
         try:
@@ -162,9 +165,16 @@ class MiningMethods:
         except InvalidBlock as fault:
             text = f"CreateNewBlock: TestBlockValidity failed: {fault}"
             raise RpcError(MISC_ERROR, text) from fault
-        weight = _reserved_weight(block, chain.params) + sum(tx.weight_wu for tx in transactions)
+        weight = _reserved_weight(block, chain.params, self._rules.reserved_weight_wu)
+        weight += sum(tx.weight_wu for tx in transactions)
         self._last_block = (weight, len(transactions))
         return block
+
+    def _version(self) -> int:
+        chain = self._chain
+        if self._rules.version is not None:
+            return self._rules.version
+        return template_version(chain, chain.tip_height, chain.params, chain.deployment_states)
 
     def combineblocksigs(
         self, blockhex: Any, signatures: Any, witnessScript: Any = None
@@ -290,14 +300,14 @@ class MiningMethods:
         return block
 
 
-def _reserved_weight(block: Block, params: ChainParams) -> int:
+def _reserved_weight(block: Block, params: ChainParams, reserved_wu: int) -> int:
     """What elementsd counts for a block beside its payments, whatever they really weigh."""
     header = block.header
     if not header.is_dynafed:
         proof = len(params.signblockscript) + params.max_block_sig_size
-        return RESERVED_WEIGHT_WU + 4 * proof
+        return reserved_wu + 4 * proof
     entries = len(header.current.serialize()) + len(header.proposed.serialize())
-    return RESERVED_WEIGHT_WU + 4 * entries + header.current.witness_limit
+    return reserved_wu + 4 * entries + header.current.witness_limit
 
 
 def _open_block(block: Block) -> Block:

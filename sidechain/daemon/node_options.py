@@ -8,6 +8,7 @@ from sidechain.api.credentials import Login, SaltedLogin
 from sidechain.daemon.settings import OptionError, Settings
 from sidechain.mempool.relations import Limits
 from sidechain.params import MAX_BLOCK_WEIGHT_WU, ChainParams
+from sidechain.policy.template import TemplateRules
 
 RPC_PORT = 7040
 PARENT_RPC_PORT = 18332
@@ -48,16 +49,6 @@ class ParentOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TemplateOptions:
-    """How blocks are made; `version` None is the ordinary one."""
-
-    max_weight_wu: int
-    reserved_weight_wu: int
-    min_fee_sats_per_kvb: int
-    version: int | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class NotifyOptions:
     """Commands to run; None for none."""
 
@@ -88,7 +79,7 @@ class NodeOptions:
     rpc: RpcOptions | None
     parent: ParentOptions | None
     limits: Limits
-    template: TemplateOptions
+    template: TemplateRules
     notify: NotifyOptions
     asset_labels: dict[str, bytes]
     persist_mempool: bool
@@ -290,7 +281,7 @@ def _kilobytes(settings: Settings, option: str, default_bytes: int) -> int:
     return settings.integer(option, default_bytes // 1000) * 1000
 
 
-def _template(settings: Settings) -> TemplateOptions:
+def _template(settings: Settings) -> TemplateRules:
     weight = settings.integer("blockmaxweight", MAX_BLOCK_WEIGHT_WU)
     reserved = settings.integer("blockreservedweight", RESERVED_WEIGHT_WU)
     for option, number in (("blockmaxweight", weight), ("blockreservedweight", reserved)):
@@ -304,7 +295,7 @@ def _template(settings: Settings) -> TemplateOptions:
             f"Specified -blockreservedweight ({reserved}) is lower than minimum safety value of"
             f" ({MIN_RESERVED_WEIGHT_WU})"
         )
-    return TemplateOptions(
+    return TemplateRules(
         max_weight_wu=max(weight, reserved),
         reserved_weight_wu=reserved,
         min_fee_sats_per_kvb=settings.amount_sats("blockmintxfee", 100),

@@ -326,6 +326,7 @@ class Node:
             ),
             labels=self._options.asset_labels,
             mempool_file=self._mempool_file,
+            template=self._options.template,
             takes_blocks=True,
         )
 

@@ -15,15 +15,20 @@ _SCORE_POINT = 64
 
 
 def select(
-    mempool: Mempool, max_weight_wu: int, max_sigop_cost: int = MAX_BLOCK_SIGOP_COST
+    mempool: Mempool,
+    max_weight_wu: int,
+    max_sigop_cost: int = MAX_BLOCK_SIGOP_COST,
+    *,
+    min_fee_sats_per_kvb: int = 0,
 ) -> list[Transaction]:
     """Transactions for a block: best paying first, with what they depend on before them.
 
     Args:
         max_weight_wu: sum of their weights, at most.
         max_sigop_cost: sum of their signature operation costs, at most.
+        min_fee_sats_per_kvb: what each pays at least, with those it needs.
     """
-    return _Selection(mempool, max_weight_wu, max_sigop_cost).run()
+    return _Selection(mempool, max_weight_wu, max_sigop_cost).run(min_fee_sats_per_kvb)
 
 
 class _Selection:
@@ -38,8 +43,9 @@ class _Selection:
         ]
         self._serial = len(self._heap)
 
-    def run(self) -> list[Transaction]:
-        """Choose until nothing fits."""
+    def run(self, min_fee_sats_per_kvb: int) -> list[Transaction]:
+        """Choose until nothing fits or nothing pays enough."""
+        least = -(min_fee_sats_per_kvb << _SCORE_POINT) // 1000
         heapify(self._heap)
         misses = 0
         while self._heap and misses < MAX_MISSES:
@@ -47,6 +53,9 @@ class _Selection:
             # A score is stale once an ancestor was chosen; the new one is in the heap too.
             if entry in self._chosen or score != self._score(entry):
                 continue
+            if score > least:
+                # All others pay less.
+                break
             if not self._take(self._package(entry)):
                 misses += 1
         return [entry.tx for entry in self._chosen]

@@ -4,9 +4,9 @@ Source: elements/blocks.md 5.3.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from sidechain.params import ChainParams
+from sidechain.params import MAX_BLOCK_WEIGHT_WU, ChainParams
 from sidechain.policy.fees import fee_sats
 from sidechain.primitives.block import NULL_ENTRY, Block, BlockHeader, ParamEntry
 from sidechain.primitives.confidential import NULL, explicit_asset, explicit_value
@@ -25,6 +25,23 @@ from sidechain.validation.dynafed import current_entry
 from sidechain.validation.headers import HeaderChain
 
 BLOCK_VERSION = 0x20000000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TemplateRules:
+    """How this node fills its blocks; no rule of the chain.
+
+    Attributes:
+        max_weight_wu: of the whole block.
+        reserved_weight_wu: left for header, count and coinbase.
+        min_fee_sats_per_kvb: what a transaction must pay, with those it needs.
+        version: of every block, for tests; None for the one that votes as it should.
+    """
+
+    max_weight_wu: int = MAX_BLOCK_WEIGHT_WU
+    reserved_weight_wu: int = 8_000
+    min_fee_sats_per_kvb: int = 100
+    version: int | None = None
 
 
 def build_template(
