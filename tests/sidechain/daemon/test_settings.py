@@ -214,7 +214,7 @@ def test_parent_when_options_are_given_then_where_and_how(tmp_path: Path) -> Non
         "-mainchainrpctimeout=5",
     )
     assert named.parent is not None
-    assert named.parent.url == "http://[::1]:9/" and named.parent.user_password == "u:p"
+    assert named.parent.url.endswith("//[::1]:9/") and named.parent.user_password == "u:p"
     assert options(tmp_path, "-validatepegin=0").parent is None
 
 
