@@ -11,6 +11,7 @@ import secrets
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
+from sidechain.crypto.zkp import check_library
 from sidechain.errors import InvalidTransaction
 from sidechain.signature_process import ProcessVerifier, SignatureProcess
 from sidechain.validation.checks import (
@@ -25,7 +26,12 @@ from sidechain.validation.validator import Validator
 
 
 def threaded_validator(*, caches: bool, second_validation: bool) -> Validator:
-    """The validator of a node: on all cores, and with a salt of its own if it remembers."""
+    """The validator of a node: on all cores, and with a salt of its own if it remembers.
+
+    Raises:
+        ImportError: the library of proofs is not what it must be.
+    """
+    check_library()
     verifier: Verifier = ThreadedVerifier()
     if len(os.sched_getaffinity(0)) > 1:
         verifier = ProcessVerifier(verifier, SignatureProcess())

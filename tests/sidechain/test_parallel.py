@@ -6,8 +6,9 @@ from threading import Event, current_thread
 
 import pytest
 
+from sidechain import parallel
 from sidechain.errors import InvalidTransaction
-from sidechain.parallel import ThreadedVerifier
+from sidechain.parallel import ThreadedVerifier, threaded_validator
 from sidechain.script.flags import CONSENSUS_FLAGS
 from sidechain.validation.checks import ScriptsCheck, run_checks
 from sidechain.validation.proofs import RangeProofCheck
@@ -104,3 +105,18 @@ def test_verifier_when_closed_then_may_be_closed_again() -> None:
     run_checks(verifier, [_proof()])
     verifier.close()
     verifier.close()
+
+
+def test_node_when_its_library_of_proofs_lacks_a_function_then_it_does_not_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse() -> None:
+        raise ImportError("wallycore's library has no secp256k1_x: another version is installed")
+
+    monkeypatch.setattr(parallel, "check_library", refuse)
+    with pytest.raises(ImportError, match="no secp256k1_x"):
+        threaded_validator(caches=True, second_validation=False)
+    monkeypatch.undo()
+    made = [threaded_validator(caches=caches, second_validation=True) for caches in (True, False)]
+    assert [each.cache is not None for each in made] == [True, False]
+    assert all(each.second_validation for each in made)
