@@ -10,7 +10,7 @@ import asyncio
 import base64
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ import aiohttp
 
 from sidechain.errors import InvalidTransaction, Unavailable
 from sidechain.params import ChainParams
+from sidechain.policy.fees import COIN_SATS
+from sidechain.policy.pegins import ParentFee
 from sidechain.primitives.transaction import Transaction
 from sidechain.validation.pegins import parse_pegin
 
@@ -55,13 +57,21 @@ class ParentMismatch(Exception):
 
 @dataclass(frozen=True, slots=True)
 class FetchedFacts:
-    """`ParentFacts` about the blocks that were asked for; all others are unknown."""
+    """`ParentFacts` about the blocks that were asked for; all others are unknown.
+
+    `fees` are those of deposits, by txid and block; asked for only where a chain needs them.
+    """
 
     known: Mapping[bytes, tuple[int, int]]
+    fees: Mapping[tuple[bytes, bytes], ParentFee] = field(default_factory=dict)
 
     def block_facts(self, block_hash: bytes) -> tuple[int, int] | None:
         """Confirmations and number of transactions of a block, or None."""
         return self.known.get(block_hash)
+
+    def parent_fee(self, txid: bytes, block_hash: bytes) -> ParentFee | None:
+        """Fee and size of a deposit's transaction, or None."""
+        return self.fees.get((txid, block_hash))
 
 
 class ParentRpc:
@@ -216,11 +226,32 @@ class ParentNode:
         Never fails: what cannot be learnt is unknown, and a peg-in with unknown facts stalls.
         """
         known: dict[bytes, tuple[int, int]] = {}
-        for block_hash in proof_blocks(transactions, self._params):
-            facts = await self._block_facts(block_hash)
-            if facts is not None:
-                known[block_hash] = facts
-        return FetchedFacts(known)
+        fees: dict[tuple[bytes, bytes], ParentFee] = {}
+        for txid, block_hash in proved_deposits(transactions, self._params):
+            if block_hash not in known:
+                facts = await self._block_facts(block_hash)
+                if facts is not None:
+                    known[block_hash] = facts
+            fee = await self._fee(txid, block_hash) if self._needs_fees else None
+            if fee is not None:
+                fees[txid, block_hash] = fee
+        return FetchedFacts(known, fees)
+
+    async def _fee(self, txid: bytes, block_hash: bytes) -> ParentFee | None:
+        shown = txid[::-1].hex(), block_hash[::-1].hex()
+        try:
+            found = await self._rpc.call("getrawtransaction", shown[0], 2, shown[1])
+        except (ParentError, Unavailable):
+            return None
+        vsize = found.get("vsize") if isinstance(found, Mapping) else None
+        if type(vsize) is not int:
+            return None
+        fee = found.get("fee")
+        if isinstance(fee, Mapping):
+            # A parent like this chain shows fees by asset.
+            fee = fee.get(self._params.parent_pegged_asset[::-1].hex())
+        is_amount = isinstance(fee, Decimal | int) and not isinstance(fee, bool)
+        return ParentFee(int(fee * COIN_SATS) if is_amount else 0, vsize)
 
     async def _block_facts(self, block_hash: bytes) -> tuple[int, int] | None:
         try:
@@ -237,13 +268,21 @@ class ParentNode:
 
 def proof_blocks(transactions: Iterable[Transaction], params: ChainParams) -> list[bytes]:
     """Hashes of the parent blocks that peg-in witnesses name, each once, in order."""
-    found: dict[bytes, None] = {}
+    return list(dict.fromkeys(block for _, block in proved_deposits(transactions, params)))
+
+
+def proved_deposits(
+    transactions: Iterable[Transaction], params: ChainParams
+) -> list[tuple[bytes, bytes]]:
+    """Txid and block of the deposits that peg-in witnesses prove, each once, in order."""
+    found: dict[tuple[bytes, bytes], None] = {}
     for tx in transactions:
         for txin, witness in zip(tx.inputs, tx.input_witnesses, strict=True):
             if not txin.is_pegin:
                 continue
             try:
-                found[parse_pegin(witness.pegin, params).proof.header.hash] = None
+                claim = parse_pegin(witness.pegin, params)
+                found[claim.parent_tx.txid, claim.proof.header.hash] = None
             except InvalidTransaction:
                 # It will be refused for that; nothing need be asked.
                 continue
