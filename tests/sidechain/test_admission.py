@@ -343,7 +343,7 @@ def test_sizes_when_above_the_limit_then_refused(world: MempoolWorld, kind: str)
 
 
 def test_full_when_new_one_pays_least_then_it_does_not_stay(world: MempoolWorld) -> None:
-    each = usage_bytes(world.pay(world.coin()).raw)
+    each = usage_bytes(world.pay(world.coin()))
     world.mempool = Mempool(Limits(bytes=5 * each))
     kept = [world.accept(world.pay(world.coin(), fee=2_000 + i)) for i in range(5)]
     assert world.mempool.txids() == [tx.txid for tx in kept]

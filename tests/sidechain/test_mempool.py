@@ -86,7 +86,7 @@ def test_add_when_chained_then_related_and_spendable() -> None:
     assert mempool.coin(out(parent, 1)) is None
     assert mempool.coin(outside("a")) is None
     assert mempool.spender(out(parent)) == child.txid
-    assert mempool.usage_bytes == usage_bytes(parent.raw) + usage_bytes(child.raw)
+    assert mempool.usage_bytes == usage_bytes(parent) + usage_bytes(child) + 128
     assert (mempool.vbytes, mempool.fees_sats) == (parent.vsize + child.vsize, 1_500)
     assert mempool.sequence == 3
 
@@ -181,7 +181,7 @@ def test_expiry_when_old_then_leaves_with_children() -> None:
 
 
 def test_full_when_child_pays_then_its_parent_stays() -> None:
-    mempool = Mempool(Limits(bytes=3 * usage_bytes(spend(outside("x")).raw)))
+    mempool = Mempool(Limits(bytes=3 * usage_bytes(spend(outside("x"))) + 128))
     poor = accept(mempool, spend(outside("a")), fee=10)
     middle = accept(mempool, spend(outside("b")), fee=1_000)
     rich = accept(mempool, spend(out(poor)), fee=9_000)
@@ -196,7 +196,7 @@ def test_full_when_child_pays_then_its_parent_stays() -> None:
 
 
 def test_full_when_worst_has_children_then_they_leave_too() -> None:
-    mempool = Mempool(Limits(bytes=2 * usage_bytes(spend(outside("x")).raw)))
+    mempool = Mempool(Limits(bytes=2 * usage_bytes(spend(outside("x")))))
     poor = accept(mempool, spend(outside("a")), fee=100)
     child = accept(mempool, spend(out(poor)), fee=200)
     accept(mempool, spend(outside("b")), fee=9_000)
@@ -206,7 +206,7 @@ def test_full_when_worst_has_children_then_they_leave_too() -> None:
 
 
 def test_full_when_two_pay_the_same_then_the_younger_leaves() -> None:
-    mempool = Mempool(Limits(bytes=usage_bytes(spend(outside("x")).raw)))
+    mempool = Mempool(Limits(bytes=usage_bytes(spend(outside("x")))))
     accept(mempool, spend(outside("a")), now_s=1)
     young = accept(mempool, spend(outside("b")), now_s=2)
     assert [each.txid for each in mempool.limit(0)] == [young.txid]
@@ -358,7 +358,7 @@ class PoolMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.world = MempoolWorld()
-        small = usage_bytes(self.world.pay(self.world.coin()).raw)
+        small = usage_bytes(self.world.pay(self.world.coin()))
         self.world.mempool = Mempool(Limits(bytes=12 * small, expiry_s=1_000, ancestors=5))
         self.points: list[OutPoint] = [self.world.coin() for _ in range(6)]
 
@@ -417,7 +417,9 @@ class PoolMachine(RuleBasedStateMachine):
     def consistent(self) -> None:
         pool = self.world.mempool
         entries = pool.entries()
-        assert pool.usage_bytes == sum(usage_bytes(each.raw) for each in entries)
+        assert pool.usage_bytes == sum(
+            usage_bytes(each.tx) + 128 * len(each.parents or ()) for each in entries
+        )
         assert pool.usage_bytes <= pool.limits.bytes
         assert pool.vbytes == sum(each.vsize for each in entries)
         assert pool.fees_sats == sum(each.fee_sats for each in entries)

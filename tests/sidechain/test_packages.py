@@ -321,7 +321,7 @@ def test_package_when_it_is_the_first_to_leave_a_full_mempool_then_named(
     world: MempoolWorld,
 ) -> None:
     parent, child = pair(world, 0, 300)
-    world.mempool = Mempool(Limits(bytes=2 * usage_bytes(child.raw)))
+    world.mempool = Mempool(Limits(bytes=2 * usage_bytes(child)))
     held = [world.accept(world.pay(world.coin(), fee=9_000)) for _ in range(2)]
     verdict = submit(world, parent, child)
     assert said(verdict, parent) == said(verdict, child) == "mempool full"
