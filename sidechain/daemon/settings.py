@@ -98,11 +98,28 @@ class Settings:
                 raise _file_error(f'specified config file "{path}" could not be opened.')
             return
         self._read_file(path)
+        self._check_hidden(folder / CONF_NAME, path)
         if self.is_negated("includeconf"):
             return
         for include in self._includes():
             self._read_include(folder / include)
         # What included files include is not read.
+
+    def _check_hidden(self, usual: Path, read: Path) -> None:
+        """Refuse to leave out the folder's own file unseen."""
+        if not usual.exists() or usual.samefile(read):
+            return
+        text = (
+            f'Data directory "{usual.parent}" contains a "{CONF_NAME}" file which is ignored,'
+            f' because a different configuration file "{read}" from command line argument'
+            f' "-conf={self.text("conf")}" is being used instead.'
+        )
+        if not self.flag("allowignoredconf", False):
+            raise OptionError(
+                f"{text} Delete or rename one of them, use includeconf= in one of them, or set"
+                " allowignoredconf=1 to be warned only."
+            )
+        self.warnings.append(text)
 
     def select_chain(self) -> str:
         """Decide the chain, and with it the section of the file that counts.

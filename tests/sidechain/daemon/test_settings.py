@@ -140,9 +140,12 @@ def test_included_file_when_named_then_read_but_not_what_it_includes(tmp_path: P
 def test_file_when_named_on_the_command_line_then_it_must_be_there(tmp_path: Path) -> None:
     (tmp_path / "elements.conf").write_text("rpcuser=usual")
     (tmp_path / "other.conf").write_text("rpcuser=other")
-    named = Settings.from_command_line(["-conf=other.conf"])
+    hiding = Settings.from_command_line(["-conf=other.conf"])
+    with pytest.raises(OptionError, match="file which is ignored"):
+        hiding.read_files(tmp_path)
+    named = Settings.from_command_line(["-conf=other.conf", "-allowignoredconf"])
     named.read_files(tmp_path)
-    assert named.text("rpcuser") == "other"
+    assert named.text("rpcuser") == "other" and len(named.warnings) == 1
     none = Settings.from_command_line(["-noconf"])
     none.read_files(tmp_path)
     assert none.text("rpcuser") is None
@@ -178,6 +181,9 @@ def test_option_without_meaning_when_set_then_one_warning_each(tmp_path: Path) -
     with pytest.raises(OptionError, match="-prune is not supported"):
         read(tmp_path, "chain=x", "-prune=550").check()
     read(tmp_path, "chain=x", "-prune=0").check()
+    # A limit that is not kept must not be thought to be.
+    with pytest.raises(OptionError, match="-rpcwhitelist is not supported"):
+        read(tmp_path, "chain=x", "-rpcwhitelist=u:getblockcount").check()
 
 
 def test_rpc_when_options_are_given_then_who_where_and_how(tmp_path: Path) -> None:
