@@ -113,12 +113,10 @@ def object_argument(value: Any) -> dict[str, Any]:
 
 
 def _unhex(text: str) -> bytes:
-    # bytes.fromhex would also take blanks.
-    if not text.isalnum():
-        if text == "":
-            return b""
-        raise ValueError(text)
-    return bytes.fromhex(text)
+    data = bytes.fromhex(text)
+    if 2 * len(data) != len(text):
+        raise ValueError("blanks between the digits")
+    return data
 
 
 def _shortened(text: str) -> str:

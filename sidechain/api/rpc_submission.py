@@ -36,7 +36,7 @@ from sidechain.policy.pegins import ParentFee, ParentFees
 from sidechain.policy.standardness import is_pegout
 from sidechain.primitives.transaction import MAX_SCRIPT_SIZE, OutPoint, Transaction, TxOut
 from sidechain.script.opcodes import OP_RETURN
-from sidechain.script.script import MAX_ELEMENT_SIZE_BYTES, read_op
+from sidechain.script.script import MAX_ELEMENT_SIZE_BYTES, is_p2wpkh, read_op
 from sidechain.validation.pegins import ParentFacts
 
 MAX_FEE_RATE_DEFAULT_SATS = 10_000_000
@@ -137,8 +137,11 @@ class SubmissionMethods:
 
     def _is_in_chain(self, tx: Transaction) -> bool:
         """Whether a block has the transaction and left an output of it unspent."""
-        places = (OutPoint(tx.txid, index) for index in range(len(tx.outputs)))
-        return any(self._chain.coin(place) is not None for place in places)
+        return any(
+            self._chain.coin(OutPoint(tx.txid, index)) is not None
+            for index, output in enumerate(tx.outputs)
+            if not output.is_unspendable
+        )
 
     def _accept(self, tx: Transaction, facts: ParentFacts | None, rate_limit: int) -> None:
         now_s = self._unix_time_s()
@@ -315,6 +318,8 @@ def _is_burnt(output: TxOut, params: ChainParams) -> bool:
 
 
 def _has_valid_ops(script: bytes) -> bool:
+    if is_p2wpkh(script):
+        return True
     pos = 0
     while pos < len(script):
         op = read_op(script, pos)

@@ -35,12 +35,20 @@ _NODE_OPTIONS = (
 class Daemon:
     """One run of an elementsd-compatible daemon; use it as a context manager."""
 
-    def __init__(self, command: str, folder: Path, extra: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        command: str,
+        folder: Path,
+        extra: Sequence[str] = (),
+        *,
+        start_timeout_s: int = START_TIMEOUT_S,
+    ) -> None:
         """
         Args:
             command: as a shell would split it, without the options given here.
             folder: its data directory, which may hold what an earlier run left.
         """
+        self._start_timeout_s = start_timeout_s
         self._command = command
         self._folder = folder
         self._extra = extra
@@ -96,7 +104,7 @@ class Daemon:
         return sum(_cpu_s(pid) for pid in self.pids)
 
     def _wait_until_ready(self) -> None:
-        deadline_s = time.monotonic() + START_TIMEOUT_S
+        deadline_s = time.monotonic() + self._start_timeout_s
         while True:
             if self._process is None or self._process.poll() is not None:
                 raise RequestFailed(f"the daemon did not start: {self._last_words()}")

@@ -184,7 +184,8 @@ def _reindex(command: str, load: Load, folder: Path, tell: Tell) -> dict[str, An
     expected = len(load.funding) + len(load.blocks) + len(load.hidden_blocks)
     payments = sum(load.block_payments) + sum(load.hidden_payments)
     begun_s = time.perf_counter()
-    with Daemon(command, folder, ["-reindex"]) as daemon, Wire(daemon.port) as wire:
+    again = Daemon(command, folder, ["-reindex"], start_timeout_s=REINDEX_TIMEOUT_S)
+    with again as daemon, Wire(daemon.port) as wire:
         while wire.call("getblockcount") < expected:
             if time.perf_counter() - begun_s > REINDEX_TIMEOUT_S:
                 raise RequestFailed("the re-index does not end")
