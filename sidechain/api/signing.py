@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from sidechain.crypto.hashes import hash160, ripemd160, sha256
 from sidechain.crypto.keys import (
     GROUP_ORDER,
-    ecdsa_sign,
+    ecdsa_sign_short,
     ecdsa_verify,
     public_key,
     schnorr_sign,
@@ -262,7 +262,8 @@ class _InputSigner:
         if secret is None or (version is SigVersion.WITNESS_V0 and len(pubkey) != 33):
             return None
         hash_type = self._hash_type or 1
-        return ecdsa_sign(secret, self._digest(script, version, hash_type)) + bytes((hash_type,))
+        signature = ecdsa_sign_short(secret, self._digest(script, version, hash_type))
+        return signature + bytes((hash_type,))
 
     def _digest(self, script: bytes, version: SigVersion, hash_type: int) -> bytes:
         tx, cache = self._cache.tx, self._cache

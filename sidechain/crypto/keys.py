@@ -40,6 +40,21 @@ def ecdsa_sign(secret: bytes, message: bytes) -> bytes:
     return _private(secret).sign(message, hasher=None)
 
 
+def ecdsa_sign_short(secret: bytes, message: bytes) -> bytes:
+    """As `ecdsa_sign`, with the first nonce that gives at most 70 bytes: elementsd's signature.
+
+    Raises:
+        InvalidEncoding: as `ecdsa_sign`.
+    """
+    signature = ecdsa_sign(secret, message)
+    counter = 0
+    while signature[3] > 32:
+        counter += 1
+        extra = ffi.new("unsigned char[32]", counter.to_bytes(32, "little"))
+        signature = _private(secret).sign(message, hasher=None, custom_nonce=(ffi.NULL, extra))
+    return signature
+
+
 def ecdsa_verify(pubkey: bytes, signature_der: bytes, message: bytes) -> bool:
     """Verify an ECDSA signature as scripts do.
 

@@ -173,3 +173,16 @@ def test_compact_verification_when_signature_is_low_then_as_of_its_der_form(
         assert not found
     else:
         assert found == keys.ecdsa_verify(key, keys.compact_to_der(compact), message)
+
+
+def test_short_signature_when_made_then_valid_and_at_most_seventy_bytes() -> None:
+    secret = bytes([7]) * 32
+    pubkey = keys.public_key(secret)
+    grown = 0
+    for number in range(40):
+        digest = number.to_bytes(32, "big")
+        signature = keys.ecdsa_sign_short(secret, digest)
+        assert len(signature) <= 70 and keys.ecdsa_verify(pubkey, signature, digest)
+        grown += signature != keys.ecdsa_sign(secret, digest)
+    # Half of all first nonces give a longer one.
+    assert 0 < grown < 40
