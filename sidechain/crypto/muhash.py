@@ -6,9 +6,6 @@ Source: Bellare and Micciancio, "A New Paradigm for Collision-free Hashing"; as 
 computes it for `gettxoutsetinfo`.
 """
 
-from cryptography.hazmat.primitives.ciphers import Cipher
-from cryptography.hazmat.primitives.ciphers.algorithms import ChaCha20
-
 from sidechain.crypto.hashes import sha256
 
 NUMBER_BYTES = 384
@@ -26,10 +23,17 @@ class MuHash:
 
     def insert(self, element: bytes) -> None:
         """Add an element to the set."""
-        stream = Cipher(ChaCha20(sha256(element), _NONCE), None).encryptor()
-        number = int.from_bytes(stream.update(_ZEROS), "little")
+        number = int.from_bytes(_key_stream(sha256(element)), "little")
         self._product = self._product * number % PRIME
 
     def digest(self) -> bytes:
         """The hash of the set: 32 bytes."""
         return sha256(self._product.to_bytes(NUMBER_BYTES, "little"))
+
+
+def _key_stream(key: bytes) -> bytes:
+    # Here and not above: the library takes 6 MB, and most nodes never make this hash.
+    from cryptography.hazmat.primitives.ciphers import Cipher
+    from cryptography.hazmat.primitives.ciphers.algorithms import ChaCha20
+
+    return Cipher(ChaCha20(key, _NONCE), None).encryptor().update(_ZEROS)

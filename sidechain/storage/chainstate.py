@@ -26,7 +26,7 @@ from sidechain.validation.coins import Coin, PeginKey
 from sidechain.validation.connect import BlockDelta, genesis_delta
 
 HEADER_CACHE_COUNT = 4_096
-COIN_CACHE_COUNT = 8_192
+COIN_CACHE_COUNT = 2_048
 GENESIS_SEQUENCE = 1
 
 

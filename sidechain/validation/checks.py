@@ -21,8 +21,8 @@ from sidechain.validation.coins import Coin
 from sidechain.validation.proofs import RangeProofCheck, SurjectionProofCheck
 from sidechain.validation.tx_verify import check_scripts
 
-CACHE_ENTRIES_MAX = 65_536
-"""Checks a cache remembers; the oldest are forgotten first. About 10 MB when full."""
+CACHE_ENTRIES_MAX = 32_768
+"""Checks a cache remembers; the oldest are forgotten first. About 4 MB when full."""
 
 SALT_BYTES = 32
 
