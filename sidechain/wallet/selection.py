@@ -27,6 +27,8 @@ from sidechain.wallet.keys import Branch
 INPUT_BASE_BYTES = 41
 INPUT_WITNESS_BYTES = 2 + 1 + 1 + 72 + 1 + 33 + 1
 """Two empty proofs, the item count, the longest low-S signature, the key, no peg-in items."""
+INPUT_VBYTES = (4 * INPUT_BASE_BYTES + INPUT_WITNESS_BYTES + 3) // 4
+"""What spending a change output will cost."""
 
 OUTPUT_WITNESS_BYTES = 2
 HIDDEN_OUTPUT_WU = 4 * (24 + 32) + (3 + RANGE_PROOF_BYTES) + 1 - OUTPUT_WITNESS_BYTES
@@ -144,9 +146,7 @@ def choose(
         WalletRefusal: "insufficient-funds", or "tx-size" when the coins are too small and many.
     """
     ranked = sorted(coins, key=lambda coin: (-coin.value_sats, coin.outpoint.serialize()))
-    least_change = dust_sats + required_fee_sats(
-        INPUT_BASE_BYTES + INPUT_WITNESS_BYTES, rate_sats_per_kvb
-    )
+    least_change = dust_sats + required_fee_sats(INPUT_VBYTES, rate_sats_per_kvb)
 
     @cache
     def need(inputs: int, with_change: bool) -> int:

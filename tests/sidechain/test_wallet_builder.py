@@ -1,7 +1,7 @@
 """Coin choice, payments, burns and claims: amounts, fees, sizes, signatures."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sidechain.crypto.hashes import sha256
@@ -93,6 +93,8 @@ def spent_output(spent: OwnedCoin) -> TxOut:
 
 
 @settings(max_examples=150, deadline=None)
+@example(values=[3146], amount=14, rate=4685, other_values=[38, 149], other_amount=186)
+@example(values=[9002], amount=5607, rate=8441, other_values=[], other_amount=1)
 @given(
     values=st.lists(st.integers(1, 5_000_000), min_size=1, max_size=40),
     amount=st.integers(14, 20_000_000),
