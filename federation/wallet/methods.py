@@ -20,7 +20,7 @@ from federation.wallet.chain import ChainFollower, Keyring
 from federation.wallet.spending import Spending
 from sidechain.api.registry import INVALID_PARAMETER, TYPE_ERROR, Registry, RpcError
 from sidechain.params import ChainParams
-from sidechain.primitives.address import decode_address
+from sidechain.primitives.address import read_address
 from sidechain.wallet.book import WalletBook
 from sidechain.wallet.builder import Payment, build_payment
 from sidechain.wallet.keys import Branch, PrivateAccount, seed_of_mnemonic
@@ -225,7 +225,7 @@ class WalletMethods:
         one.
         """
         value_sats = amount_of(amount)
-        target = decode_address(check_text(address, "address"), self._params.prefixes)
+        target = read_address(check_text(address, "address"), self._params.prefixes)
         payment = Payment(
             script=target.script,
             asset=self._assets.find(asset),

@@ -21,7 +21,7 @@ from federation.wallet.worker import PegWorker
 from sidechain.api.registry import INVALID_PARAMETER, VERIFY_REJECTED, Registry, RpcError
 from sidechain.errors import InvalidEncoding
 from sidechain.params import ChainParams
-from sidechain.primitives.address import decode_address, encode_address
+from sidechain.primitives.address import decode_address, encode_address, read_address
 from sidechain.primitives.transaction import OutPoint, Transaction
 from sidechain.script.script import p2wsh
 from sidechain.validation.pegins import deposit_script
@@ -156,7 +156,7 @@ class PegMethods:
         if text in self._book.names:
             return Receiver(wallet=text)
         try:
-            decode_address(text, self._params.prefixes)
+            read_address(text, self._params.prefixes)
         except InvalidEncoding as error:
             raise RpcError(
                 WALLET_NOT_FOUND,

@@ -28,6 +28,7 @@ __all__ = [
 
 _BLINDING_KEY_SIZE = 33
 _HASH_SIZE = 20
+BECH32_TOO_LONG = "Bech32 string too long"
 _MAX_BASE58_PAYLOAD = 55
 _MAX_PROGRAM_SIZE = 40
 
@@ -88,6 +89,26 @@ def decode_address(text: str, prefixes: AddressPrefixes) -> Address:
     if confidential is not None:
         return _from_blech32(confidential, prefixes)
     raise InvalidEncoding(complaint or bech32.explain(text))
+
+
+def read_address(text: str, prefixes: AddressPrefixes) -> Address:
+    """`decode_address` with a reason that helps a person.
+
+    elementsd says of every mistyped confidential address that it is too long.
+
+    Raises:
+        InvalidEncoding: as `decode_address`.
+    """
+    try:
+        return decode_address(text, prefixes)
+    except InvalidEncoding as error:
+        hidden = prefixes.blech32_hrp is not None and text.lower().startswith(
+            f"{prefixes.blech32_hrp}1"
+        )
+        if not hidden or error.reason != BECH32_TOO_LONG:
+            raise
+        mistyped = "Invalid Blech32 checksum: a character is wrong or missing"
+        raise InvalidEncoding(mistyped) from error
 
 
 def encode_secret(secret: bytes, prefixes: AddressPrefixes, *, compressed: bool = True) -> str:

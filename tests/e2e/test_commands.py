@@ -32,7 +32,7 @@ def test_refusals_of_money_matters_have_exit_code_1_and_a_reason(local: Local) -
         (("wallet", "create", "alice"), "alice"),
         (("wallet", "create", "../alice"), "name"),
         (("pay", "nobody", here, "0.1"), "nobody"),
-        (("pay", "alice", bad, "0.1"), "Invalid Bech32 checksum"),
+        (("pay", "alice", bad, "0.1"), "Invalid Blech32 checksum"),
         (("pay", "alice", there, "0.1"), "address"),
         (("pay", "alice", here, "0.6"), "not enough coins"),
         (("pay", "alice", here, "0.00000001"), "are not relayed"),

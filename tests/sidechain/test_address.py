@@ -14,6 +14,7 @@ from sidechain.primitives.address import (
     decode_secret,
     encode_address,
     encode_secret,
+    read_address,
 )
 from sidechain.primitives.base58 import (
     ALPHABET,
@@ -305,3 +306,17 @@ def test_secret_key_of_wrong_form_is_refused_without_being_repeated() -> None:
         with pytest.raises(InvalidEncoding) as caught:
             decode_secret(wrong, prefixes)
         assert wrong not in str(caught.value)
+
+
+def test_reading_when_a_hidden_address_is_mistyped_then_the_reason_is_its_checksum() -> None:
+    key = public_key(bytes(31) + b"\1")
+    hidden = encode_address(b"\x00\x14" + bytes(20), ELEMENTS_REGTEST, key)
+    assert read_address(hidden, ELEMENTS_REGTEST) == decode_address(hidden, ELEMENTS_REGTEST)
+    wrong = hidden[:-1] + ("q" if hidden[-1] != "q" else "p")
+    for text, reason in (
+        (wrong, "Invalid Blech32 checksum: a character is wrong or missing"),
+        ("ert1q", "Invalid separator position"),
+    ):
+        with pytest.raises(InvalidEncoding) as caught:
+            read_address(text, ELEMENTS_REGTEST)
+        assert caught.value.reason == reason
