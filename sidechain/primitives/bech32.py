@@ -157,10 +157,11 @@ def _errors(residue: int, length: int) -> int:
     if residue == 0:
         return 0
     single: dict[int, int] = {}
-    for position in range(length):
-        for difference in range(1, 32):
-            values = [difference] + [0] * position
-            single[_checksum(BECH32, values, start=0)] = position
+    for difference in range(1, 32):
+        left = difference
+        for position in range(length):
+            single[left] = position
+            left = _checksum(BECH32, (0,), start=left)
     if residue in single:
         return 1
     for value, position in single.items():
