@@ -86,6 +86,8 @@ def test_short_way_when_it_says_yes_then_so_does_the_sheet(
 def test_short_way_when_payment_is_plain_then_taken() -> None:
     tx = _tx([_out(60), _out(39), _out(1, script=b"")])
     assert balances_plainly(tx, [_coin(100)])
+    for amount in (1, MAX_MONEY_SATS):
+        assert balances_plainly(_tx([_out(amount)]), [_coin(amount)])
     hidden = TxOut(b"\x0a" + bytes(32), explicit_value(60), NULL, b"\x51")
     assert not balances_plainly(_tx([hidden, _out(40)]), [_coin(100)])
 
@@ -213,6 +215,8 @@ def test_fees_are_summed_per_asset() -> None:
     outputs = [_out(amount, asset, script=b"") for amount, asset in paid]
     assert fees_by_asset(_tx([*outputs, _out(9)])) == {ASSETS[1]: 3, PEGGED: 9}
     assert fees_by_asset(_tx([_out(9)])) == {}
+    for amount in (1, MAX_MONEY_SATS):
+        assert fees_by_asset(_tx([_out(amount, script=b"")])) == {PEGGED: amount}
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from sidechain.crypto.keys import public_key, tweak_add_secret
 from sidechain.errors import InvalidEncoding, InvalidTransaction, Stalled
-from sidechain.params import BITCOIN_REGTEST
+from sidechain.params import BITCOIN_REGTEST, MAX_MONEY_SATS
 from sidechain.primitives.address import encode_address
+from sidechain.primitives.encoding import le64
 from sidechain.primitives.transaction import OutPoint, Transaction
 from sidechain.script.script import multisig_script, p2sh, p2wsh, push
 from sidechain.validation.dynafed import valid_fedpegscripts
@@ -123,6 +124,30 @@ def test_script_that_only_resembles_the_watchman_form_is_tweaked_everywhere(
     assert not is_watchman_script(script)
     tweaked = calculate_contract(script, CLAIM)
     assert not any(key in tweaked for key in PEG_KEYS)
+
+
+SHORTEST = "DEPTH 4 EQUAL IF 16 ELSE 144 CSV DROP 1 ENDIF CHECKMULTISIG"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("", "", True),
+        ("DROP 1", "DROP 16", False),
+        ("DROP 1", "DROP 0x01 0x11", True),
+        ("IF 16", "IF 0x01 0x12", True),
+        ("IF 16 ELSE 144 CSV DROP 1", "IF 0x01 0x11 ELSE 144 CSV DROP 0x01 0x11", False),
+        ("IF 16 ELSE 144 CSV DROP 1", "IF 0x01 0x11 ELSE 144 CSV DROP 0x01 0x12", True),
+        ("DROP 1", "DROP NOP", False),
+        ("ELSE 144", "ELSE NOP", False),
+        ("ELSE 144", "ELSE 16", True),
+        (" ENDIF", "", False),
+    ],
+)
+def test_watchman_form_when_shortest_then_its_numbers_decide(
+    old: str, new: str, expected: bool
+) -> None:
+    assert is_watchman_script(_watchman(SHORTEST.replace(old, new))) is expected
 
 
 @pytest.mark.parametrize(
@@ -279,6 +304,30 @@ def test_fedpegscript_that_cannot_be_tweaked_matches_nothing() -> None:
     check_pegin(items, prevout, recorded_params(), [broken, *pairs], None)
     with pytest.raises(InvalidTransaction):
         check_pegin(items, prevout, recorded_params(), [broken], None)
+
+
+def test_limits_of_a_witness_when_reached_then_allowed_and_when_passed_then_refused() -> None:
+    """elements/peg.md 3.1: the amount up to all money, the claim script up to 100 bytes."""
+    items, prevout, pairs = _first()
+    params = recorded_params()
+
+    def refusal(place: int, value: bytes) -> str:
+        changed = [*items[:place], value, *items[place + 1 :]]
+        with pytest.raises(InvalidTransaction) as caught:
+            check_pegin(changed, prevout, params, pairs, None)
+        return caught.value.detail
+
+    out_of_range = "Value was not in valid value range."
+    assert refusal(0, le64(MAX_MONEY_SATS)) == refusal(0, le64(0)) == "Peg-in tx is invalid."
+    assert refusal(0, le64(MAX_MONEY_SATS + 1)) == out_of_range
+    assert refusal(0, items[0][:7] + b"\x01") == refusal(0, b"\xff" * 8) == out_of_range
+    assert refusal(3, bytes(100)) == "Peg-in tx is invalid."
+    assert refusal(3, bytes(101)) == "Claim script is too large."
+
+
+def test_coin_of_a_claim_when_made_then_of_no_block() -> None:
+    coin = parse_pegin(_first()[0]).coin
+    assert (coin.height, coin.coinbase) == (0, False)
 
 
 @given(st.lists(st.binary(max_size=120), max_size=8))

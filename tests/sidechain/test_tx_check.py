@@ -91,3 +91,19 @@ def test_every_recorded_transaction_passes() -> None:
 def test_value_of_one_output_may_reach_the_limit() -> None:
     exact = TxOut(ASSET, explicit_value(MAX_MONEY_SATS), NULL, b"\x51")
     check_transaction(_tx([TxIn(PREVOUT)], [exact]))
+
+
+def test_output_behind_a_hidden_one_is_checked() -> None:
+    hidden = replace(_out(1), value=b"\x08" + bytes(32))
+    tx = _tx([TxIn(PREVOUT)], [hidden, _out(MAX_MONEY_SATS + 1)])
+    assert _reason(tx) == "bad-txns-vout-toolarge"
+
+
+def test_size_without_witness_may_reach_a_quarter_of_the_block_weight() -> None:
+    size_max = 1_000_000
+    bare = _tx([TxIn(PREVOUT, bytes(size_max // 2))], [_out(1)])
+    script = bytes(size_max // 2 + size_max - bare.base_size)
+    largest = _tx([TxIn(PREVOUT, script)], [_out(1)])
+    assert largest.base_size == size_max
+    check_transaction(largest)
+    assert _reason(_tx([TxIn(PREVOUT, script + b"x")], [_out(1)])) == "bad-txns-oversize"
