@@ -14,7 +14,11 @@ from typing import Any
 
 MEMORY_BYTES_MAX = 1 << 20
 MEMORY_PER_INPUT_BYTE = 50
+_PROOFS = "sidechain.crypto.zkp"
 _CURVE_MODULES = ("_wallycore", "wallycore")
+_FUZZER = "atheris"
+"""Its own calls, which it puts between those of the code, are not counted."""
+
 _CURVE_PREFIX = "secp256k1_"
 
 
@@ -25,7 +29,8 @@ class Work:
     Attributes:
         calls: of functions, of Python and of C.
         hashes: made of something with SHA-256 by hashlib or wallycore.
-        curve_operations: calls of libsecp256k1 or of wallycore, but for its hashes.
+        curve_operations: calls of libsecp256k1, of functions of `zkp`, or of wallycore but for
+            its hashes.
         copied_bytes: cut out of the input.
     """
 
@@ -78,8 +83,11 @@ def counted() -> Iterator[Work]:
 
     def note(frame: FrameType, event: str, argument: Any) -> None:
         if event == "call":
-            work.calls += 1
-        elif event == "c_call":
+            module = frame.f_globals.get("__name__", "")
+            work.calls += module.split(".")[0] != _FUZZER
+            # It calls its library through ctypes, which no profile shows.
+            work.curve_operations += module == _PROOFS
+        elif event == "c_call" and (argument.__module__ or "").split(".")[0] != _FUZZER:
             work.calls += 1
             name = argument.__name__
             owner = getattr(argument.__self__, "__name__", "")
