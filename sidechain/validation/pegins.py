@@ -100,7 +100,7 @@ class PeginClaim:
 def calculate_contract(fedpegscript: bytes, claim_script: bytes) -> bytes:
     """The fedpegscript with every 33-byte push tweaked by the claim script.
 
-    In a script of the watchman form (`is_watchman_script`) the emergency branch stays as it is.
+    In a script of the watchman form (`is_watchman_script`) the keys of the emergency branch stay.
 
     Raises:
         InvalidEncoding: a 33-byte push is no public key, or a tweak is out of range.
@@ -108,13 +108,12 @@ def calculate_contract(fedpegscript: bytes, claim_script: bytes) -> bytes:
     """
     watchman = is_watchman_script(fedpegscript)
     pieces: list[bytes] = []
-    start = 0
+    emergency = False
     for found in iter_ops(fedpegscript):
-        if watchman and found.opcode == op.OP_ELSE:
-            pieces.append(fedpegscript[start:])
-            break
-        pieces.append(_tweak_op(found, claim_script))
-        start = found.end
+        emergency = emergency or (watchman and found.opcode == op.OP_ELSE)
+        tweaked = found.data if emergency else _tweak(found.data, claim_script)
+        # Every push gets the shortest length, also where its data stays.
+        pieces.append(push(tweaked) if tweaked else bytes((found.opcode,)))
     return b"".join(pieces)
 
 
@@ -123,12 +122,11 @@ def contract_tweak(pubkey: bytes, claim_script: bytes) -> bytes:
     return hmac.digest(pubkey, claim_script, "sha256")
 
 
-def _tweak_op(found: Op, claim_script: bytes) -> bytes:
-    if not found.data:
-        return bytes((found.opcode,))
-    if len(found.data) != _KEY_SIZE_BYTES:
-        return push(found.data)
-    return push(tweak_add_public(found.data, contract_tweak(found.data, claim_script)))
+def _tweak(data: bytes | None, claim_script: bytes) -> bytes | None:
+    """Pushed data, tweaked where it is a key."""
+    if data is None or len(data) != _KEY_SIZE_BYTES:
+        return data
+    return tweak_add_public(data, contract_tweak(data, claim_script))
 
 
 def is_watchman_script(script: bytes) -> bool:

@@ -96,6 +96,18 @@ def test_emergency_branch_of_a_watchman_script_is_not_tweaked() -> None:
     assert len(tweaked) == len(script)
 
 
+def test_emergency_branch_when_pushes_are_long_then_they_get_the_shortest_length() -> None:
+    script = _watchman()
+    split = script.index(b"\x67") + 1
+    key = bytes.fromhex("02") + bytes(32)
+    short = b"\x02\x90\x00\xb2\x75\x51" + push(key) + b"\x51\x68\xae"
+    long = short.replace(push(key), b"\x4c" + push(key))
+    assert is_watchman_script(script[:split] + long)
+    tweaked = calculate_contract(script[:split] + long, CLAIM)
+    assert tweaked == calculate_contract(script[:split] + short, CLAIM)
+    assert tweaked.endswith(short)
+
+
 @pytest.mark.parametrize(
     ("old", "new"),
     [
