@@ -196,6 +196,9 @@ def _read_tx(data: bytes, start: int) -> tuple[ParentTx, int]:
     end = stream.tell()
     if canonical != data[start:end]:
         raise InvalidEncoding("parent transaction is not in canonical form")
+    if not tx.vin:
+        # Bitcoin takes an empty list of inputs for the mark of the form with witnesses.
+        raise InvalidEncoding("parent transaction without inputs")
     stripped = canonical if tx.wit.is_null() else tx.serialize({"include_witness": False})
     found = ParentTx(
         txid=sha256d(stripped),

@@ -119,6 +119,8 @@ def test_transaction_when_not_canonical_is_refused() -> None:
         "cut off": stripped[:-1],
         "empty": b"",
         "flag 2": with_witness[:5] + b"\2" + with_witness[6:],
+        "no inputs, two outputs": bytes([2, 0, 0, 0, 0, 2]) + bytes(18) + bytes(4),
+        "no inputs, no outputs": bytes([2, 0, 0, 0, 0, 0]) + bytes(4),
     }
     for raw in wrong.values():
         with pytest.raises(InvalidEncoding):
