@@ -152,7 +152,7 @@ def _descriptor_body(script: bytes, prefixes: AddressPrefixes) -> str:
     if kind is ScriptKind.PUBKEY and _is_plain_key(script[1:-1]):
         return f"pk({script[1:-1].hex()})"
     multisig = parse_multisig(script) if kind is ScriptKind.MULTISIG else None
-    if multisig is not None and len(multisig[1]) <= 3 and all(map(_is_plain_key, multisig[1])):
+    if multisig is not None and all(map(_is_plain_key, multisig[1])):
         return _multi_body(*multisig)
     program = witness_program(script)
     # Only a taproot program that is the x coordinate of a point has this form.

@@ -259,20 +259,29 @@ def multisig_script(threshold: int, pubkeys: Sequence[bytes]) -> bytes:
 
 
 def parse_multisig(script: bytes) -> tuple[int, tuple[bytes, ...]] | None:
-    """Threshold and keys of a bare multisig script with up to 16 keys, or None.
+    """Threshold and keys of a bare multisig script with up to 20 keys, or None.
 
-    Keys have a plausible size; whether they are points is not looked at.
+    Keys have a plausible size; whether they are points is not looked at. Numbers above 16, which
+    have no opcode, are the shortest pushes.
     """
     if len(script) < 3 or script[-1] != OP_CHECKMULTISIG:
         return None
     ops = list(iter_ops(script))
     if len(ops) < 4 or ops[-1].end != len(script) or ops[-1].opcode != OP_CHECKMULTISIG:
         return None
-    threshold, count = (op.opcode - OP_1 + 1 for op in (ops[0], ops[-2]))
+    threshold, count = _small_number(ops[0]), _small_number(ops[-2])
     keys = tuple(op.data for op in ops[1:-2] if op.data is not None and is_key_sized(op.data))
-    if not 1 <= threshold <= count <= 16 or len(keys) != count or len(ops) != count + 3:
+    if not 1 <= threshold <= count <= MAX_MULTISIG_KEYS:
         return None
-    return threshold, keys
+    return (threshold, keys) if len(keys) == count == len(ops) - 3 else None
+
+
+def _small_number(op: Op) -> int:
+    """The number of 1 to 20 that an opcode pushes in its shortest form, else 0."""
+    if op.data is None:
+        return op.opcode - OP_1 + 1 if OP_1 <= op.opcode <= OP_16 else 0
+    above = op.opcode == len(op.data) == 1 and 16 < op.data[0] <= MAX_MULTISIG_KEYS
+    return op.data[0] if above else 0
 
 
 def is_key_sized(data: bytes) -> bool:

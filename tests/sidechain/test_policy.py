@@ -392,6 +392,7 @@ P2SH = p2sh(b"\x51")
         (b"\x52\x02\x01\x02", b"", NONSTANDARD),
         (b"\x61", b"", NONSTANDARD),
         (b"\x51\x02\x4e\x73", b"", ""),
+        (multisig_script(1, [b"\2" * 33] * 20), b"", ""),
         (P2SH, b"", NONSTANDARD),
         (P2SH, b"\x61", NONSTANDARD),
         (P2SH, b"\x50", NONSTANDARD),

@@ -23,7 +23,7 @@ from sidechain.daemon.chain_options import params_from_options
 from sidechain.errors import Unavailable
 from sidechain.primitives.block import Block
 from sidechain.primitives.transaction import OutPoint, Transaction
-from sidechain.script.script import push
+from sidechain.script.script import multisig_script, push
 from sidechain.storage.chainstate import ChainState
 from sidechain.validation.pegins import ParentFacts
 from tests.factories import ALICE, BOB, FIRST_BLOCK_TIME_S, SignedChain, StaticFacts, unjudged_delta
@@ -420,6 +420,10 @@ async def test_decodescript_when_key_hash_then_wrapped_forms(node: Node) -> None
     assert decoded["segwit"]["type"] == "witness_v0_keyhash"
     assert decoded["p2sh"] and decoded["segwit"]["p2sh-segwit"]
     assert "p2sh" not in await node.call("decodescript", "6a")
+    many = multisig_script(2, [b"\2" * 33] * 17)
+    shown = await node.call("decodescript", many.hex())
+    assert shown["type"] == "multisig"
+    assert shown["desc"].startswith("multi(2," + "02" * 33)
     assert (await node.call("decodescript", ""))["type"] == "fee"
 
 

@@ -114,6 +114,11 @@ def test_multisig_is_read_back_and_bounds_are_checked() -> None:
     for threshold, count in ((0, 1), (2, 1), (1, 21)):
         with pytest.raises(InvalidEncoding):
             multisig_script(threshold, [KEY] * count)
+    assert parse_multisig(multisig_script(17, [KEY] * 20)) == (17, (KEY,) * 20)
+    for tail in ("4c0111ae", "020011ae", "0110ae", "0115ae"):
+        # 17 in a longer form than needed, twice; 16, which has an opcode; 21.
+        script = b"\x51" + push(KEY) * 17 + bytes.fromhex(tail)
+        assert parse_multisig(script) is None
     for broken in ("1 1 CHECKMULTISIG", "2 0x21" + "0x" + KEY.hex() + " 1 CHECKMULTISIG"):
         assert parse_multisig(assemble(broken.replace("0x210x", "0x21 0x"))) is None
 
