@@ -35,6 +35,7 @@ from sidechain.validation.pegins import FedpegPair, ParentFacts, PeginClaim, che
 from sidechain.validation.tx_check import check_transaction
 from sidechain.validation.tx_verify import (
     check_inputs,
+    check_mature,
     check_sequence_locks,
     is_final,
 )
@@ -212,9 +213,11 @@ def pre_check(
         raise InvalidTransaction("non-BIP68-final") from error
     traits = traits_of(tx, spent, params)
     if traits & Trait.CLAIM and about.facts is not None:
-        for index, txin in enumerate(tx.inputs):
+        for index, (txin, coin) in enumerate(zip(tx.inputs, spent, strict=True)):
             if txin.is_pegin:
                 _judge_pegin(tx, index, about, about.facts)
+            else:
+                check_mature(coin, about.height)
     _check_balance(tx, spent, about)
     if not params.accept_nonstandard:
         check_standard_inputs(tx, spent, params)

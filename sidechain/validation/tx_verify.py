@@ -82,7 +82,7 @@ def resolve_inputs(
             keys.append(key)
             coin = claim.coin
         elif height is not None:
-            _check_mature(coin, height)
+            check_mature(coin, height)
         spent.append(coin)
     return tuple(spent), tuple(keys)
 
@@ -108,13 +108,18 @@ def check_inputs(
             "bad-txns-in-ne-out".
     """
     for coin in spent:
-        _check_mature(coin, height)
+        check_mature(coin, height)
     fees = fees_by_asset(tx)
     take_proofs(check_amounts(tx, spent, params.pegged_asset))
     return fees
 
 
-def _check_mature(coin: Coin, height: int) -> None:
+def check_mature(coin: Coin, height: int) -> None:
+    """Check that a coin is no coinbase's, or old enough to be spent in a block at `height`.
+
+    Raises:
+        InvalidTransaction: "bad-txns-premature-spend-of-coinbase".
+    """
     if coin.coinbase and height - coin.height < COINBASE_MATURITY_BLOCKS:
         raise InvalidTransaction(
             "bad-txns-premature-spend-of-coinbase",

@@ -6,20 +6,25 @@ from typing import Any
 import pytest
 
 from sidechain.crypto.keys import ecdsa_sign, public_key
-from sidechain.errors import InvalidTransaction
+from sidechain.errors import InvalidTransaction, Stalled
 from sidechain.mempool.admission import ALONE, FROM_BLOCK, Mode, enter
 from sidechain.mempool.entry import Trait
 from sidechain.mempool.pool import Mempool, usage_bytes
 from sidechain.mempool.relations import Limits
 from sidechain.params import ALWAYS_ACTIVE, NEVER_ACTIVE
 from sidechain.policy.fees import FeeTooLow
+from sidechain.primitives.parent import MerkleBlock, ParentHeader, ParentTx
 from sidechain.primitives.transaction import NULL_OUTPOINT, InputWitness, Transaction, TxIn
 from sidechain.script.script import p2pkh, p2sh, p2wpkh, p2wsh, push
 from sidechain.script.sighash import segwit_v0_sighash
+from sidechain.validation.pegins import PeginClaim
+from tests.factories import StaticFacts
 from tests.sidechain.mempool_world import (
     ANYONE,
+    COIN_SATS,
     FINAL,
     REPLACEABLE,
+    SCRIPT,
     MempoolWorld,
     out,
     shown,
@@ -104,6 +109,50 @@ def test_coinbase_coin_when_young_then_refused(
     assert world.refusal(tx).startswith(expected) is is_refused
     if not is_refused:
         assert world.judge(tx).entry.traits & Trait.SPENDS_COINBASE
+
+
+@pytest.mark.parametrize(
+    ("order", "height", "reason"),
+    [
+        ((0, 1), 2, "bad-txns-premature-spend-of-coinbase"),
+        ((1, 0), 2, "Needs more confirmations."),
+        ((0, 1), 1, "Needs more confirmations."),
+    ],
+)
+def test_faults_when_a_coinbase_is_young_and_a_claim_shallow_then_the_first_input_is_said(
+    world: MempoolWorld,
+    monkeypatch: pytest.MonkeyPatch,
+    order: tuple[int, int],
+    height: int,
+    reason: str,
+) -> None:
+    world.chain.grow(100 - world.chain.tip_height)
+    deposit = world.coin()
+    claim = PeginClaim(
+        value_sats=COIN_SATS,
+        asset=world.params.pegged_asset,
+        parent_genesis=bytes(32),
+        claim_script=SCRIPT,
+        parent_tx=ParentTx(txid=bytes(32), inputs=(), outputs=(), stripped=b"", vsize=0),
+        proof=MerkleBlock(header=ParentHeader.decode(bytes(80)), tx_count=1, matches=()),
+    )
+
+    def judge_pegin(items: object, prevout: object, *known: object) -> PeginClaim:
+        if known[-1] is not None:
+            raise Stalled("Needs more confirmations.")
+        return claim
+
+    monkeypatch.setattr("sidechain.mempool.admission.check_pegin", judge_pegin)
+    world.facts = StaticFacts()
+    young = TxIn(world.coin(height=height, coinbase=True))
+    inputs = (young, TxIn(deposit, is_pegin=True))
+    tx = Transaction.build(
+        inputs=[inputs[place] for place in order],
+        outputs=[world.output(2 * COIN_SATS - 1_000), world.output(1_000, b"")],
+        input_witnesses=[InputWitness(script=(ANYONE,), pegin=(b"",) * place) for place in order],
+    )
+    with pytest.raises((InvalidTransaction, Stalled), match=reason):
+        world.judge(tx)
 
 
 def test_fee_when_below_the_node_minimum_then_refused(world: MempoolWorld) -> None:
