@@ -13,6 +13,7 @@ from dataclasses import dataclass
 MAX_MONEY_SATS = 2_100_000_000_000_000
 MAX_BLOCK_WEIGHT_WU = 4_000_000
 INCREMENTAL_RELAY_FEE_SATS_PER_KVB = 100
+DUST_RELAY_FEE_SATS_PER_KVB = 100
 COINBASE_MATURITY_BLOCKS = 100
 
 _JUNK_KEY = bytes.fromhex("02fcba7ecf41bc7e1be4ee122d9d22e3333671eb0a3a87b5cdf099d59874e1940f")
@@ -122,7 +123,7 @@ class ChainParams:
     accept_discount_ct: bool = True
     show_discount_ct: bool = True
     min_relay_fee_sats_per_kvb: int = 100
-    dust_relay_fee_sats_per_kvb: int = 100
+    dust_relay_fee_sats_per_kvb: int = DUST_RELAY_FEE_SATS_PER_KVB
     incremental_relay_fee_sats_per_kvb: int = INCREMENTAL_RELAY_FEE_SATS_PER_KVB
     accept_nonstandard: bool = False
     max_data_carrier_bytes: int | None = 83

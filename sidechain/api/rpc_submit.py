@@ -18,6 +18,7 @@ from sidechain.api.registry import (
 )
 from sidechain.chain import Chain
 from sidechain.errors import InvalidBlock, InvalidEncoding, InvalidTransaction
+from sidechain.params import DUST_RELAY_FEE_SATS_PER_KVB
 from sidechain.policy.standardness import check_standard
 from sidechain.primitives.block import Block, BlockHeader
 from sidechain.primitives.encoding import Reader
@@ -199,8 +200,14 @@ def decode_block(value: Any, chain: Chain) -> Block:
 
 
 def _check_standard(block: Block, chain: Chain) -> None:
-    # elementsd asks here without the size it allows for data outputs, so it takes none of them.
-    params = replace(chain.params, max_data_carrier_bytes=None)
+    # elementsd asks here without the size it allows for data outputs, so it takes none of them;
+    # what a node is told of bare multisigs and dust counts for its mempool alone.
+    params = replace(
+        chain.params,
+        max_data_carrier_bytes=None,
+        permit_bare_multisig=True,
+        dust_relay_fee_sats_per_kvb=DUST_RELAY_FEE_SATS_PER_KVB,
+    )
     for tx in block.transactions[1:]:
         try:
             check_standard(tx, params)

@@ -11,8 +11,9 @@ from sidechain.api.rpc import register_chain_methods
 from sidechain.api.rpc_node import NodeHooks
 from sidechain.api.rpc_submit import Submission
 from sidechain.chain import Chain
-from sidechain.primitives.transaction import Transaction
-from tests.factories import ALICE, Deposit, StaticFacts
+from sidechain.primitives.transaction import InputWitness, Transaction
+from sidechain.script.script import multisig_script, p2wsh
+from tests.factories import ALICE, Deposit, StaticFacts, output
 from tests.sidechain.block_pool import NOW_S, BlockPool
 
 
@@ -119,6 +120,42 @@ async def test_testproposedblock_when_wrong_then_error_with_the_reason(
         "already have block",
     )
     assert await node.error("testproposedblock", "00") == (-22, "Block decode failed")
+
+
+@pytest.mark.parametrize(
+    ("script", "amount_sats", "fault"),
+    [
+        (multisig_script(1, [b"\2" * 33]), 10_000, ""),
+        (b"\x6a\x01\x05", 10_000, "scriptpubkey"),
+    ],
+)
+async def test_testproposedblock_when_forms_are_asked_then_not_as_the_mempool_is_told(
+    tmp_path: Path, script: bytes, amount_sats: int, fault: str
+) -> None:
+    """interfaces.md 2: what a node is told of multisigs, dust and data is for its mempool."""
+    pool = BlockPool(
+        tmp_path / "pool", permit_bare_multisig=False, dust_relay_fee_sats_per_kvb=10**6
+    )
+    params, anyone = pool.signed.params, p2wsh(b"\x51")
+    deposit = pool.signed.deposit(anyone, 2 * amount_sats)
+    claim = pool.signed.unsigned_claim(deposit, anyone, amount_sats)
+    pegin = claim.input_witnesses[0].pegin
+    tx = Transaction.build(
+        inputs=claim.inputs,
+        outputs=[output(params, script, amount_sats), output(params, b"", amount_sats)],
+        input_witnesses=[InputWitness(script=(b"\x51",), pegin=pegin)],
+    )
+    raw = pool.block(pool.genesis, [tx]).with_signblock_witness(()).serialize().hex()
+    opened = Chain.open(tmp_path / "chain", params)
+    node = Node(opened)
+    node.deposits = [deposit]
+    if fault:
+        said = f"Block proposal included a non-standard transaction: {fault}"
+        assert await node.error("testproposedblock", raw, False) == (-25, said)
+    else:
+        assert await node.call("testproposedblock", raw, False) is None
+    opened.close()
+    pool.close()
 
 
 async def test_claims_when_a_reorganisation_turns_back_then_their_deposits_are_asked_too(
