@@ -10,6 +10,7 @@ from typing import Any
 
 from sidechain.api.arguments import (
     array_argument,
+    flag_argument,
     hash_argument,
     hex_argument,
     integer_argument,
@@ -150,7 +151,10 @@ def wanted_inputs(
             OutPoint(txid, index & 0x3FFFFFFF),
             sequence=_sequence(entry.get("sequence"), replaceable, locktime),
         )
-        wanted = WantedInput(txin=_with_issuance(txin, entry, issuances))
+        wanted = WantedInput(
+            txin=_with_issuance(txin, entry, issuances),
+            blind_issuance=flag_argument(entry.get("blind_reissuance"), True),
+        )
         found.append(_with_pegin(wanted, entry, chain, pegins))
     return found
 
@@ -158,9 +162,7 @@ def wanted_inputs(
 def _sequence(value: Any, replaceable: bool | None, locktime: int) -> int:
     if isinstance(value, int) and not isinstance(value, bool):
         if not 0 <= value <= SEQUENCE_FINAL:
-            raise RpcError(
-                INVALID_PARAMETER, "Invalid parameter, sequence number is out of range"
-            )
+            raise RpcError(INVALID_PARAMETER, "Invalid parameter, sequence number is out of range")
         return value
     if replaceable is None or replaceable:
         return SEQUENCE_REPLACEABLE
@@ -237,9 +239,7 @@ def pegin_input(parent_tx: bytes, proof: bytes, claim_script: bytes, chain: Chai
         )
     index = _deposit_index([script for _, script in tx.outputs], claim_script, chain)
     if claim_script[:2] not in (b"\x00\x14", b"\x00\x20"):
-        raise RpcError(
-            INVALID_PARAMETER, "Given or recovered script is not a v0 witness program."
-        )
+        raise RpcError(INVALID_PARAMETER, "Given or recovered script is not a v0 witness program.")
     params = chain.params
     prevout = OutPoint(tx.txid, index)
     witness = (
@@ -308,9 +308,7 @@ def wanted_outputs(value: Any, params: ChainParams) -> list[WantedOutput]:
     return found
 
 
-def _wanted_output(
-    entry: Mapping[str, Any], params: ChainParams
-) -> tuple[WantedOutput, bool, str]:
+def _wanted_output(entry: Mapping[str, Any], params: ChainParams) -> tuple[WantedOutput, bool, str]:
     """An output, whether it is the fee, and the address it pays."""
     asset, amount_sats, script = params.policy_asset, 0, b""
     blinding_key, blinder, address = b"", None, ""
@@ -334,9 +332,7 @@ def _wanted_output(
             try:
                 found = decode_address(key, params.prefixes)
             except InvalidEncoding as error:
-                raise RpcError(
-                    INVALID_ADDRESS_OR_KEY, f"Invalid Bitcoin address: {key}"
-                ) from error
+                raise RpcError(INVALID_ADDRESS_OR_KEY, f"Invalid Bitcoin address: {key}") from error
             address, script, blinding_key = key, found.script, found.blinding_key or b""
             amount_sats = amount_argument(value, bounded=asset == params.policy_asset)
     output = WantedOutput(

@@ -20,6 +20,7 @@ from sidechain.api.rpc_mining import MiningMethods
 from sidechain.api.rpc_node import NodeHooks, NodeMethods
 from sidechain.api.rpc_proofs import ProofMethods
 from sidechain.api.rpc_psbt import PsbtMethods
+from sidechain.api.rpc_pset import PsetMethods
 from sidechain.api.rpc_scripts import ScriptMethods
 from sidechain.api.rpc_sketch import SketchMethods
 from sidechain.api.rpc_submission import SubmissionMethods
@@ -73,6 +74,7 @@ def register_chain_methods(
     AssetMethods(chain, labels).register(registry)
     BlindingMethods(chain).register(registry)
     PsbtMethods(chain).register(registry)
+    PsetMethods(chain, labels).register(registry)
     MempoolMethods(
         chain, facts_for=facts_for, unix_time_s=clock, file=mempool_file
     ).register(registry)

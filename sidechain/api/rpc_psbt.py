@@ -8,18 +8,15 @@ from typing import Any
 import wallycore
 
 from sidechain.api.arguments import array_argument, flag_argument, text_argument
-from sidechain.api.build_arguments import locktime_argument, wanted_inputs, wanted_outputs
 from sidechain.api.registry import (
     DESERIALIZATION_ERROR,
     INVALID_PARAMETER,
     Registry,
     RpcError,
 )
-from sidechain.api.rpc_build import decoded_transaction
 from sidechain.chain import Chain
 from sidechain.errors import InvalidEncoding
-from sidechain.primitives.confidential import NULL, is_commitment
-from sidechain.primitives.transaction import Transaction, TxIn, TxOut
+from sidechain.primitives.transaction import Transaction, TxOut
 from sidechain.script.script import witness_program
 from sidechain.wallet.blinding import WALLY_REFUSALS
 from sidechain.wallet.pset import combine_psets, extract_pset, finalize_pset
@@ -40,84 +37,9 @@ class PsbtMethods:
     def register(self, registry: Registry) -> None:
         """Offer the methods."""
         add = registry.add
-        add("createpsbt", self.createpsbt, "Make a PSET of inputs and outputs.")
-        add("converttopsbt", self.converttopsbt, "Make a PSET of a raw transaction.")
         add("combinepsbt", self.combinepsbt, "Put copies of a PSET together.")
         add("finalizepsbt", self.finalizepsbt, "Turn complete signatures into witnesses.")
         add("utxoupdatepsbt", self.utxoupdatepsbt, "Add the coins that the chain knows.")
-
-    def createpsbt(
-        self,
-        inputs: Any,
-        outputs: Any,
-        locktime: Any = None,
-        replaceable: Any = None,
-        psbt_version: Any = None,
-    ) -> str:
-        """Make a PSET of inputs and outputs, as `createrawtransaction` takes them."""
-        if psbt_version not in (None, VERSION):
-            raise RpcError(INVALID_PARAMETER, "The PSBT version can only be 2")
-        lock = locktime_argument(locktime)
-        signals = None if replaceable is None else flag_argument(replaceable, True)
-        chosen = wanted_inputs(
-            inputs, self._chain, replaceable=signals, locktime=lock, pegins=False
-        )
-        made = wanted_outputs(outputs, self._chain.params)
-        tx = Transaction.build(
-            inputs=[wanted.txin for wanted in chosen],
-            outputs=[wanted.output(key_as_nonce=False) for wanted in made],
-            locktime=lock,
-        )
-        handle = _of_transaction(tx)
-        for position, wanted in enumerate(made):
-            if wanted.blinding_key:
-                wallycore.psbt_set_output_blinding_public_key(
-                    handle, position, wanted.blinding_key
-                )
-                wallycore.psbt_set_output_blinder_index(
-                    handle, position, wanted.blinder_index or 0
-                )
-        return _text(handle)
-
-    def converttopsbt(
-        self, hexstring: Any, permitsigdata: Any = None, iswitness: Any = None
-    ) -> str:
-        """Make a PSET of a raw transaction; signatures in it are an error or dropped."""
-        permit = flag_argument(permitsigdata, False)
-        flag_argument(iswitness, True)
-        tx = decoded_transaction(hexstring, _UNREADABLE)
-        signed = any(txin.script_sig for txin in tx.inputs) or any(
-            witness.script for witness in tx.input_witnesses
-        )
-        if signed and not permit:
-            raise RpcError(
-                DESERIALIZATION_ERROR, "Inputs must not have scriptSigs and scriptWitnesses"
-            )
-        bare = Transaction.build(
-            version=tx.version,
-            inputs=[
-                TxIn(
-                    txin.prevout,
-                    sequence=txin.sequence,
-                    issuance=txin.issuance,
-                    is_pegin=txin.is_pegin,
-                )
-                for txin in tx.inputs
-            ],
-            outputs=[
-                TxOut(asset=out.asset, value=out.value, nonce=NULL, script=out.script)
-                if not is_commitment(out.value)
-                else out
-                for out in tx.outputs
-            ],
-            locktime=tx.locktime,
-        )
-        handle = _of_transaction(bare)
-        for position, output in enumerate(tx.outputs):
-            if is_commitment(output.nonce) and not is_commitment(output.value):
-                wallycore.psbt_set_output_blinding_public_key(handle, position, output.nonce)
-            wallycore.psbt_set_output_blinder_index(handle, position, 0)
-        return _text(handle)
 
     def combinepsbt(self, txs: Any) -> str:
         """Put copies of a PSET together."""

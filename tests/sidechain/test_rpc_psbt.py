@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from sidechain.api.pset_transaction import read_pset, unsigned_transaction
 from sidechain.api.registry import Registry, RpcError
 from sidechain.api.rpc_psbt import PsbtMethods
+from sidechain.api.rpc_pset import PsetMethods
 from sidechain.chain import Chain
 from sidechain.crypto.keys import public_key
 from sidechain.primitives.address import encode_address
@@ -29,6 +31,7 @@ async def call(tmp_path: Path) -> AsyncIterator[Any]:
     registry = Registry()
     chain = Chain.open(tmp_path / "chain", PARAMS)
     PsbtMethods(chain).register(registry)
+    PsetMethods(chain, {PARAMS.pegged_asset_name: PARAMS.pegged_asset}).register(registry)
 
     async def run(method: str, *params: Any) -> Any:
         return await registry.call(method, params)
@@ -41,6 +44,10 @@ async def refused(call: Any, method: str, *params: Any) -> tuple[int, str]:
     with pytest.raises(RpcError) as error:
         await call(method, *params)
     return error.value.code, error.value.message
+
+
+def transaction_of(text: str) -> Transaction:
+    return unsigned_transaction(read_pset(text, PARAMS))
 
 
 async def test_pset_when_made_then_it_holds_the_transaction(call: Any) -> None:
@@ -63,15 +70,15 @@ async def test_transaction_when_converted_then_signatures_are_refused_or_dropped
     call: Any,
 ) -> None:
     text = await call("createpsbt", [PLACE], [{ADDRESS: 1}, {"fee": 1}])
-    bare = view_pset(text).tx
-    converted = view_pset(await call("converttopsbt", bare.raw.hex())).tx
+    bare = transaction_of(text)
+    converted = transaction_of(await call("converttopsbt", bare.raw.hex()))
     assert converted.txid == bare.txid
     signed = Transaction.build(
         inputs=[type(bare.inputs[0])(bare.inputs[0].prevout, script_sig=b"\x51")],
         outputs=bare.outputs,
     )
     assert (await refused(call, "converttopsbt", signed.raw.hex()))[0] == -22
-    dropped = view_pset(await call("converttopsbt", signed.raw.hex(), True)).tx
+    dropped = transaction_of(await call("converttopsbt", signed.raw.hex(), True))
     assert dropped.inputs[0].script_sig == b""
 
 
