@@ -151,6 +151,34 @@ def unsigned_transaction(pset: Pset) -> Transaction:
     )
 
 
+def unblinded_txid(pset: Pset) -> bytes:
+    """What copies of a PSET share: the txid before blinding, lock times and sequences."""
+    inputs = []
+    for found in pset.inputs:
+        values = {
+            name: value
+            for name, value in found.values.items()
+            if not (
+                name.endswith("_commitment") and name.removesuffix("_commitment") in found.values
+            )
+        }
+        inputs.append(replace(_input(FieldMap(values)), sequence=0))
+    outputs = []
+    for found in pset.outputs:
+        asset, amount = found.get("asset"), found.number("amount")
+        output = pset_output(found)
+        outputs.append(
+            TxOut(
+                asset=explicit_asset(asset) if asset else output.asset,
+                value=output.value if amount is None else b"\x01" + be64(amount),
+                nonce=NULL,
+                script=output.script,
+            )
+        )
+    version = pset.shared.number("tx_version") or 0
+    return Transaction.build(version=version, inputs=inputs, outputs=outputs).txid
+
+
 def final_transaction(pset: Pset) -> Transaction:
     """The transaction with all that is final in the inputs."""
     bare = unsigned_transaction(pset)

@@ -73,7 +73,7 @@ def register_chain_methods(
     BuildMethods(chain, facts_for).register(registry)
     AssetMethods(chain, labels).register(registry)
     BlindingMethods(chain).register(registry)
-    PsbtMethods(chain).register(registry)
+    PsbtMethods(chain, descriptors, indexed=hooks.indexed).register(registry)
     PsetMethods(chain, labels).register(registry)
     MempoolMethods(
         chain, facts_for=facts_for, unix_time_s=clock, file=mempool_file

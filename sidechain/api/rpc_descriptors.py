@@ -15,7 +15,9 @@ from typing import Any
 import wallycore
 
 from sidechain.api.arguments import array_argument, integer_argument, text_argument
+from sidechain.api.descriptor_keys import provide_keys
 from sidechain.api.json_text import coins
+from sidechain.api.pset_signing import Provider
 from sidechain.api.registry import (
     INVALID_ADDRESS_OR_KEY,
     INVALID_PARAMETER,
@@ -40,6 +42,8 @@ MAX_SCAN_SCRIPTS = 1_000_000
 MAX_DESCRIPTOR_CHARACTERS = 10_000
 DEFAULT_RANGE_END = 1_000
 COINS_PER_TURN = 500
+MAX_PROVIDED = 10_000
+"""Indexes of one descriptor whose keys are derived for a PSET."""
 _PRIVATE_KEY = re.compile(r"\b[1-9A-HJ-NP-Za-km-z]{51,52}\b")
 _FAULTS = (ValueError, RuntimeError)
 
@@ -166,6 +170,12 @@ class DescriptorMethods:
         return wanted
 
     def _wanted_scripts(self, item: Any) -> Iterator[bytes]:
+        _, found, indexes = self._scan_object(item)
+        for index in indexes:
+            yield from found.scripts_at(index)
+
+    def _scan_object(self, item: Any) -> tuple[str, Described, Iterator[int]]:
+        """A descriptor as it is written, what it means, and the indexes that are asked for."""
         first, last = 0, DEFAULT_RANGE_END
         text = item
         if isinstance(item, dict):
@@ -183,8 +193,21 @@ class DescriptorMethods:
         found = self._read(text_argument(text), checksum_needed=False)
         if not found.is_range:
             first = last = 0
-        for index in _indexes(first, last):
-            yield from found.scripts_at(index)
+        return text.partition("#")[0], found, _indexes(first, last)
+
+    def provide(self, item: Any, provider: Provider) -> None:
+        """Add the keys, origins and scripts of a descriptor, given as to `scantxoutset`.
+
+        Raises:
+            RpcError: it is none, or asks for too many indexes.
+        """
+        text, found, indexes = self._scan_object(item)
+        for count, index in enumerate(indexes):
+            if count > MAX_PROVIDED:
+                raise RpcError(INVALID_PARAMETER, "Range is too large")
+            for script in found.scripts_at(index):
+                provider.add_script(script)
+            provide_keys(text, found.parsed, index, provider, self._chain.params)
 
     async def _scan(self, wanted: set[bytes]) -> dict[str, Any]:
         chain = self._chain

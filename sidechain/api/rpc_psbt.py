@@ -1,121 +1,151 @@
-"""RPC methods about partially signed transactions (PSET version 2); libwally has the format.
+"""RPC methods that complete partially signed transactions: coins, signatures, final witnesses.
 
-Source: elements/interfaces.md 3, Elements' doc/pset.mediawiki.
+Source: elements/interfaces.md 3, BIP 174, Elements' doc/pset.mediawiki.
 """
 
 from typing import Any
 
-import wallycore
-
 from sidechain.api.arguments import array_argument, flag_argument, text_argument
-from sidechain.api.registry import (
-    DESERIALIZATION_ERROR,
-    INVALID_PARAMETER,
-    Registry,
-    RpcError,
-)
+from sidechain.api.pset_analysis import analysis
+from sidechain.api.pset_merge import combine
+from sidechain.api.pset_signing import Provider, PsetSigner, update_output
+from sidechain.api.pset_transaction import final_transaction, read_pset
+from sidechain.api.registry import INVALID_PARAMETER, Registry, RpcError
+from sidechain.api.rpc_build import hash_type_argument
+from sidechain.api.rpc_descriptors import DescriptorMethods
 from sidechain.chain import Chain
-from sidechain.errors import InvalidEncoding
-from sidechain.primitives.transaction import Transaction, TxOut
-from sidechain.script.script import witness_program
-from sidechain.wallet.blinding import WALLY_REFUSALS
-from sidechain.wallet.pset import combine_psets, extract_pset, finalize_pset
-from sidechain.wallet.selection import WalletRefusal
-
-VERSION = 2
-_UNREADABLE = "TX decode failed"
-_ELEMENTS = wallycore.WALLY_TX_FLAG_USE_ELEMENTS
-_WITH_WITNESS = wallycore.WALLY_TX_FLAG_USE_WITNESS | _ELEMENTS
+from sidechain.primitives.pset import FieldMap, Pset
+from sidechain.primitives.transaction import TxOut
+from sidechain.script.script import is_p2sh, witness_program
 
 
 class PsbtMethods:
     """Reads coins of a chain where a transaction's are asked for; changes nothing."""
 
-    def __init__(self, chain: Chain) -> None:
+    def __init__(
+        self, chain: Chain, descriptors: DescriptorMethods, *, indexed: bool = True
+    ) -> None:
+        """
+        Args:
+            descriptors: reads descriptors.
+            indexed: whether transactions of blocks are found by txid alone (`-txindex`).
+        """
         self._chain = chain
+        self._descriptors = descriptors
+        self._indexed = indexed
 
     def register(self, registry: Registry) -> None:
         """Offer the methods."""
         add = registry.add
         add("combinepsbt", self.combinepsbt, "Put copies of a PSET together.")
         add("finalizepsbt", self.finalizepsbt, "Turn complete signatures into witnesses.")
-        add("utxoupdatepsbt", self.utxoupdatepsbt, "Add the coins that the chain knows.")
+        add("utxoupdatepsbt", self.utxoupdatepsbt, "Add what chain and descriptors know.")
+        add("analyzepsbt", self.analyzepsbt, "What a PSET still needs.")
+        add(
+            "descriptorprocesspsbt",
+            self.descriptorprocesspsbt,
+            "Add what chain and descriptors know, and sign with their keys.",
+        )
 
     def combinepsbt(self, txs: Any) -> str:
         """Put copies of a PSET together."""
-        texts = [text_argument(item) for item in array_argument(txs)]
+        texts = array_argument(txs)
         if not texts:
             raise RpcError(INVALID_PARAMETER, "Parameter 'txs' cannot be empty")
-        for text in texts:
-            _parsed(text)
-        try:
-            return combine_psets(texts)
-        except InvalidEncoding as error:
-            raise RpcError(
-                INVALID_PARAMETER, "PSBTs not compatible (different transactions)"
-            ) from error
+        params = self._chain.params
+        return combine([read_pset(text_argument(text), params) for text in texts]).text()
 
     def finalizepsbt(self, psbt: Any, extract: Any = None) -> dict[str, Any]:
         """Turn complete signatures into witnesses; the transaction once all are."""
-        text = text_argument(psbt)
-        _parsed(text)
-        try:
-            final = finalize_pset(text)
-        except InvalidEncoding as error:
-            raise RpcError(INVALID_PARAMETER, str(error)) from error
-        if flag_argument(extract, True):
-            try:
-                return {"hex": extract_pset(final).raw.hex(), "complete": True}
-            except WalletRefusal:
-                return {"psbt": final, "complete": False}
-        return {"psbt": final, "complete": bool(wallycore.psbt_is_finalized(_parsed(final)))}
+        params = self._chain.params
+        pset = read_pset(text_argument(psbt), params)
+        wants_transaction = flag_argument(extract, True)
+        signer = PsetSigner(pset, params, Provider())
+        done = [
+            signer.sign(position, finalize=True).is_complete
+            for position in range(len(pset.inputs))
+        ]
+        complete = all(done)
+        if complete and wants_transaction:
+            return {"hex": final_transaction(pset).raw.hex(), "complete": True}
+        return {"psbt": pset.text(), "complete": complete}
+
+    def analyzepsbt(self, psbt: Any) -> dict[str, Any]:
+        """What a PSET still needs, and who comes next."""
+        params = self._chain.params
+        return analysis(read_pset(text_argument(psbt), params), params)
 
     def utxoupdatepsbt(self, psbt: Any, descriptors: Any = None) -> str:
-        """Add what the segwit inputs spend, as far as chain and mempool know it."""
-        if descriptors is not None and array_argument(descriptors):
-            raise RpcError(INVALID_PARAMETER, "descriptors are not supported here")
-        handle = _parsed(text_argument(psbt))
-        for position in range(wallycore.psbt_get_num_inputs(handle)):
-            if wallycore.psbt_get_input_witness_utxo(handle, position) is not None:
-                continue
-            output = self._spent(handle, position)
-            if output is not None and witness_program(output.script) is not None:
-                made = wallycore.tx_elements_output_init(
-                    output.script, output.asset, output.value, None, None, None
-                )
-                wallycore.psbt_set_input_witness_utxo(handle, position, made)
-        return _text(handle)
+        """Add what the inputs spend, and what descriptors know of keys and scripts."""
+        provider = Provider()
+        if descriptors is not None:
+            for item in array_argument(descriptors):
+                self._descriptors.provide(item, provider)
+        provider.secrets.clear()
+        pset = read_pset(text_argument(psbt), self._chain.params)
+        self._process(pset, provider, hash_type=1, finalize=False)
+        return pset.text()
 
-    def _spent(self, handle: Any, position: int) -> TxOut | None:
-        raw = wallycore.tx_to_bytes(
-            wallycore.psbt_extract(handle, wallycore.WALLY_PSBT_EXTRACT_NON_FINAL),
-            _WITH_WITNESS,
-        )
-        outpoint = Transaction.decode(bytes(raw)).inputs[position].prevout
-        coin = self._chain.mempool.coin(outpoint) or self._chain.coin(outpoint)
-        return None if coin is None else coin.output
+    def descriptorprocesspsbt(
+        self,
+        psbt: Any,
+        descriptors: Any,
+        sighashtype: Any = None,
+        bip32derivs: Any = None,
+        finalize: Any = None,
+    ) -> dict[str, Any]:
+        """Add what chain and descriptors know, sign with their keys, and finalize."""
+        provider = Provider()
+        for item in array_argument(descriptors):
+            self._descriptors.provide(item, provider)
+        hash_type = hash_type_argument(sighashtype)
+        if not flag_argument(bip32derivs, True):
+            provider.origins.clear()
+        finalizes = flag_argument(finalize, True)
+        params = self._chain.params
+        pset = read_pset(text_argument(psbt), params)
+        self._process(pset, provider, hash_type=hash_type, finalize=finalizes)
+        complete = all(found.is_final for found in pset.inputs)
+        shown = {"psbt": pset.text(), "complete": complete}
+        if complete:
+            shown["hex"] = final_transaction(pset).raw.hex()
+        return shown
+
+    def _process(self, pset: Pset, provider: Provider, *, hash_type: int, finalize: bool) -> None:
+        params = self._chain.params
+        for found in pset.inputs:
+            self._add_spent(found, provider)
+        signer = PsetSigner(pset, params, provider, hash_type=hash_type)
+        for position, found in enumerate(pset.inputs):
+            if not found.is_final:
+                signer.sign(position, finalize=finalize)
+        for found in pset.outputs:
+            update_output(found, params, provider)
+        if all(_is_later_segwit(found) for found in pset.inputs):
+            for found in pset.inputs:
+                found.values.pop("non_witness_utxo", None)
+
+    def _add_spent(self, found: FieldMap, provider: Provider) -> None:
+        """Add the transaction an input spends of, or at least a segwit output."""
+        if found.get("non_witness_utxo"):
+            return
+        chain, outpoint = self._chain, found.outpoint
+        entry = chain.mempool.get(outpoint.txid)
+        known = None if entry is not None else chain.find_transaction(outpoint.txid)
+        if entry is not None or (known is not None and self._indexed):
+            tx = entry.tx if entry is not None else known[0] if known is not None else None
+            if tx is not None:
+                found.values["non_witness_utxo"] = tx.raw
+        elif known is not None and chain.coin(outpoint) is not None:
+            output = known[0].outputs[outpoint.index]
+            inner = provider.scripts.get(output.script[2:22]) if is_p2sh(output.script) else None
+            if witness_program(inner or output.script) is not None:
+                found.values["witness_utxo"] = output.serialize()
 
 
-def _of_transaction(tx: Transaction) -> Any:
-    try:
-        made = wallycore.tx_from_bytes(tx.raw, _WITH_WITNESS)
-        handle = wallycore.psbt_from_tx(made, VERSION, wallycore.WALLY_PSBT_INIT_PSET)
-        # As elementsd's: inputs and outputs are all there.
-        wallycore.psbt_set_tx_modifiable_flags(handle, 0)
-        return handle
-    except WALLY_REFUSALS as error:
-        raise RpcError(INVALID_PARAMETER, "this transaction has no PSET") from error
-
-
-def _parsed(text: str) -> Any:
-    try:
-        handle = wallycore.psbt_from_base64(text.strip(), 0)
-    except WALLY_REFUSALS as error:
-        raise RpcError(DESERIALIZATION_ERROR, f"{_UNREADABLE} invalid base64") from error
-    if not wallycore.psbt_is_elements(handle):
-        raise RpcError(DESERIALIZATION_ERROR, f"{_UNREADABLE} not a PSET")
-    return handle
-
-
-def _text(handle: Any) -> str:
-    return str(wallycore.psbt_to_base64(handle, 0))
+def _is_later_segwit(found: FieldMap) -> bool:
+    """Whether an input spends a segwit output above version 0."""
+    if not found.get("witness_utxo"):
+        return False
+    program = witness_program(TxOut.decode(found.get("witness_utxo")).script)
+    return program is not None and program[0] > 0
