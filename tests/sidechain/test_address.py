@@ -242,6 +242,7 @@ def test_address_of_any_standard_script_reads_back(script: bytes, confidential: 
         assert decode_address(parent, BITCOIN_REGTEST) == Address(script)
 
 
+@pytest.mark.slow
 @hostile
 @given(_programs, st.booleans(), st.data())
 def test_address_with_one_symbol_changed_is_refused(

@@ -43,6 +43,7 @@ def make_rows(height: int, **changes: Any) -> BlockRows:
     return BlockRows(**(fields | changes))
 
 
+@pytest.mark.slow
 def test_recorded_chain_when_indexed_then_equal_after_every_block_and_undone(
     tmp_path: Path,
 ) -> None:

@@ -33,6 +33,7 @@ def test_asset_generator_when_computed_by_integers_then_the_same(asset: bytes) -
     assert reference.parse(serialized) == reference.asset_generator(asset)
 
 
+@pytest.mark.slow
 @few
 @given(st.data())
 def test_range_proof_when_of_any_form_then_the_same_verdict(data: st.DataObject) -> None:
@@ -94,6 +95,7 @@ def _recorded_checks(entry: dict[str, Any]) -> tuple[Transaction, tuple[ProofChe
     return tx, check_amounts(tx, coins, recorded_params().pegged_asset)
 
 
+@pytest.mark.slow
 def test_recorded_transactions_when_they_hide_something_then_all_proofs_hold() -> None:
     """The library on all of them, the slow verifier on the smallest proofs of each kind."""
     ranges: list[RangeProofCheck] = []

@@ -201,6 +201,7 @@ def _verdict(validator: Validator, raw: bytes, tip: int, facts: RecordedFacts) -
     return f"{len(delta.created)} made, {len(delta.spent)} spent"
 
 
+@pytest.mark.slow
 def test_recorded_blocks_when_judged_in_every_way_then_equal_verdicts() -> None:
     """Valid and invalid blocks, with caches on and off, in threads, and twice."""
     cases = [

@@ -10,6 +10,8 @@ import pytest
 from tests.sidechain.daemon.daemon_process import Daemon, DaemonError, until
 from tests.vectors import case_bytes, chain_json
 
+pytestmark = pytest.mark.slow
+
 BLOCKS = 8
 
 
