@@ -31,6 +31,9 @@ _ARITHMETIC: dict[type[ast.operator], type[ast.operator]] = {
     ast.BitOr: ast.BitAnd,
 }
 _UNTOUCHED_FIELDS = ("annotation", "decorator_list", "returns", "type_params")
+_CHECKS_OF_THE_CALL = ("strict", "kw_only")
+"""Keywords that only make a wrong call fail."""
+
 
 Change = Callable[[], Callable[[], None]]
 """Changes the tree; what it returns undoes that."""
@@ -140,7 +143,7 @@ def _below(
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
         scopes = (*scopes, node.name)
     for name, value in ast.iter_fields(node):
-        if name in _UNTOUCHED_FIELDS:
+        if name in _UNTOUCHED_FIELDS or getattr(node, "arg", None) in _CHECKS_OF_THE_CALL:
             continue
         code = in_code or (isinstance(node, ast.FunctionDef) and name == "body")
         for index, child in enumerate(value if isinstance(value, list) else [value]):
