@@ -42,6 +42,7 @@ TESTS = tuple(
         "second_validation",
         "tx_vectors",
         "block_vectors",
+        "limits",
     )
 )
 """What knows the rules; quick enough to be run for every mutant."""
@@ -149,7 +150,16 @@ def run(
 
     if left:
         plugin = MutationPlugin(left, report, trace=trace, quick=quick)
-        arguments = ["-qs", "--no-header", "-p", "no:cacheprovider", "-m", "not slow and not e2e"]
+        arguments = [
+            "-qs",
+            "--no-header",
+            "-p",
+            "no:cacheprovider",
+            "-p",
+            "no:faulthandler",
+            "-m",
+            "not slow and not e2e",
+        ]
         code = pytest.main([*arguments, *TESTS], plugins=[plugin])
         if code not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
             raise SystemExit(f"the tests could not be run: {code!r}")

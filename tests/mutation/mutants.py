@@ -80,9 +80,9 @@ def mutants(file: str, source: str) -> list[Mutant]:
     seen: dict[str, int] = {}
     found = []
     for number, (spot, change) in enumerate(_all_changes(tree)):
-        before = _headline(spot.statement)
+        before = ast.unparse(spot.statement)
         undo = change()
-        after = _headline(spot.statement)
+        before, after = _difference(before, ast.unparse(spot.statement))
         undo()
         if isinstance(spot.node, ast.Continue):
             after = "break"
@@ -121,9 +121,11 @@ def _lines(statement: ast.stmt) -> tuple[int, int]:
     return statement.lineno, max(last, statement.lineno)
 
 
-def _headline(statement: ast.stmt) -> str:
-    """A statement in one line; of one that holds others, its head."""
-    return ast.unparse(statement).split("\n")[0]
+def _difference(before: str, after: str) -> tuple[str, str]:
+    """The first line that changed; the first line of all where the text is the same."""
+    pairs = list(zip(before.split("\n"), after.split("\n"), strict=False))
+    old, new = next((pair for pair in pairs if pair[0] != pair[1]), pairs[0])
+    return old.strip(), new.strip()
 
 
 def _all_changes(tree: ast.Module) -> Iterator[tuple[_Spot, Change]]:

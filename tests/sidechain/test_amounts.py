@@ -136,6 +136,13 @@ def test_spending_zero_or_more_than_all_money_is_refused() -> None:
     _refused(_tx([_out(MAX_MONEY_SATS)]), _coin(MAX_MONEY_SATS + 1))
 
 
+def test_amounts_when_their_top_bytes_differ_then_not_equal() -> None:
+    _refused(_tx([_out(2**56 + 5)]), _coin(5))
+    _refused(_tx([_out(5)]), _coin(2**56 + 5))
+    two = [TxIn(PREVOUT), TxIn(OutPoint(PREVOUT.txid, 1))]
+    _refused(_tx([_out(5)], two), _coin(0), _coin(5))
+
+
 def test_proofs_of_explicit_outputs_are_refused() -> None:
     for witness in (OutputWitness(b"p", b""), OutputWitness(b"", b"p")):
         _refused(_tx([_out(10)], output_witnesses=[witness]), _coin(10))
@@ -217,6 +224,8 @@ def test_fees_are_summed_per_asset() -> None:
     assert fees_by_asset(_tx([_out(9)])) == {}
     for amount in (1, MAX_MONEY_SATS):
         assert fees_by_asset(_tx([_out(amount, script=b"")])) == {PEGGED: amount}
+    most = [_out(MAX_MONEY_SATS - 1, script=b""), _out(1, script=b"")]
+    assert fees_by_asset(_tx(most)) == {PEGGED: MAX_MONEY_SATS}
 
 
 @pytest.mark.parametrize(

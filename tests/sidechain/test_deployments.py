@@ -109,6 +109,12 @@ def test_state_when_votes_are_counted_then_threshold_comes_before_timeout(
     assert state_at(chain, 2 * WINDOW) is expected
 
 
+def test_state_when_other_bits_are_set_too_then_still_votes() -> None:
+    chain = VotingHeaders(voting_params())
+    chain.vote(2 * WINDOW, DYNAFED_VOTE | 1)
+    assert state_at(chain, 2 * WINDOW) is DeploymentState.LOCKED_IN
+
+
 def test_state_when_start_is_ahead_then_defined_until_a_period_ends_behind_it() -> None:
     chain = VotingHeaders(voting_params(dynafed=Deployment(bit=25, start=WINDOW)))
     chain.vote(3 * WINDOW)

@@ -12,7 +12,9 @@ import pytest
 
 from sidechain.crypto.keys import public_key
 from sidechain.errors import Invalid, InvalidBlock, InvalidTransaction
+from sidechain.params import MAX_MONEY_SATS
 from sidechain.primitives.block import Block
+from sidechain.primitives.confidential import explicit_asset
 from sidechain.primitives.transaction import InputWitness, OutPoint, Transaction, TxIn
 from sidechain.script.flags import CONSENSUS_FLAGS
 from sidechain.script.script import multisig_script, p2wpkh, p2wsh
@@ -26,6 +28,7 @@ from sidechain.validation.block_check import (
 )
 from sidechain.validation.coins import PeginKey
 from sidechain.validation.connect import connect_block, validate_proposal
+from sidechain.validation.pegins import parse_pegin
 from sidechain.validation.tx_verify import (
     check_inputs,
     check_scripts,
@@ -43,6 +46,8 @@ from tests.sidechain.example_chain import (
     output,
     spend,
 )
+from tests.sidechain.recorded_chain import RecordedFacts, RecordedHeaders, RecordedView
+from tests.vectors import recorded_blocks, recorded_params
 
 PARAMS = example_params()
 POINTS = [OutPoint(bytes([n]) * 32, n) for n in range(1, 5)]
@@ -313,3 +318,89 @@ def test_proposal_when_any_part_is_wrong_then_refused_in_elementsds_order() -> N
     assert judged(build_block(chain, [late], [])) == "bad-txns-nonfinal"
     missing = spend(POINTS[0], outputs=[output(PARAMS, 5)])
     assert judged(build_block(chain, [missing], [])) == "bad-txns-inputs-missingorspent"
+
+
+def test_fees_of_a_block_when_all_money_then_allowed_and_taken_or_left() -> None:
+    """elements/blocks.md 5.2: an asset without fees may be named for nothing."""
+    chain, view = grown(), DictView()
+    view.coins = {POINTS[0]: coin(PARAMS, MAX_MONEY_SATS)}
+    tx = spend(POINTS[0], outputs=[output(PARAMS, MAX_MONEY_SATS, b"")])
+    other = replace(output(PARAMS, 0, b"\x6a"), asset=explicit_asset(b"\x07" * 32))
+    for taken in ([], [output(PARAMS, MAX_MONEY_SATS)], [other]):
+        block = build_block(chain, [tx], taken)
+        delta = connect_block(block, view, chain, PARAMS, facts=None)
+        assert delta.fees == ((PARAMS.pegged_asset, MAX_MONEY_SATS),)
+
+
+@pytest.mark.parametrize("csv_height", [4, 5])
+def test_relative_lock_when_its_rule_starts_then_from_that_block_on(csv_height: int) -> None:
+    chain, view = grown(), DictView()
+    view.coins = {POINTS[0]: coin(PARAMS, 5, height=1)}
+    tx = Transaction.build(inputs=[TxIn(POINTS[0], b"", 9)], outputs=[output(PARAMS, 5)])
+    params = replace(PARAMS, csv_height=csv_height)
+    call = lambda: connect_block(  # noqa: E731
+        build_block(chain, [tx], []), view, chain, params, facts=None, check_scripts=False
+    )
+    if csv_height == 4:
+        assert refusal(call).reason == "bad-txns-nonfinal"
+    else:
+        call()
+
+
+@pytest.mark.parametrize("pegin_first", [True, False])
+def test_pegin_when_beside_other_inputs_then_judged_and_the_others_spent(
+    pegin_first: bool,
+) -> None:
+    height, block = next(
+        (height, block)
+        for height, block in enumerate(recorded_blocks())
+        if any(item.is_pegin for tx in block.transactions for item in tx.inputs)
+    )
+    claim = next(tx for tx in block.transactions if tx.inputs[0].is_pegin)
+    params = recorded_params()
+    chain, view = RecordedHeaders(height - 1), DictView()
+    view.coins = {POINTS[0]: coin(params, 5)}
+    pairs = [
+        (claim.inputs[0], claim.input_witnesses[0]),
+        (TxIn(POINTS[0]), InputWitness()),
+    ]
+    ordered = pairs if pegin_first else pairs[::-1]
+    amount_sats = parse_pegin(claim.input_witnesses[0].pegin).value_sats
+    tx = Transaction.build(
+        inputs=[item for item, _ in ordered],
+        outputs=[output(params, amount_sats + 5)],
+        input_witnesses=[witness for _, witness in ordered],
+    )
+    coinbase = block.transactions[0]
+    bare = Transaction.build(
+        inputs=coinbase.inputs,
+        outputs=[item for item in coinbase.outputs if item.value_sats == 0],
+        input_witnesses=coinbase.input_witnesses,
+    )
+    changed = Block(block.header, (bare, tx))
+    delta = connect_block(changed, view, chain, params, facts=None, check_scripts=False)
+    assert [point for point, _ in delta.spent] == [POINTS[0]]
+    assert len(delta.pegins) == 1
+
+
+def test_proposal_when_a_pegin_is_too_shallow_then_invalid_and_not_stalled() -> None:
+    """elements/peg.md 7: nobody is to sign such a block."""
+    height, block = next(
+        (height, block)
+        for height, block in enumerate(recorded_blocks())
+        if any(item.is_pegin for tx in block.transactions for item in tx.inputs)
+    )
+    facts = RecordedFacts(0)
+    call = lambda: validate_proposal(  # noqa: E731
+        block,
+        RecordedView(height - 1),
+        RecordedHeaders(height - 1),
+        recorded_params(),
+        now_s=FAR_FUTURE_S,
+        facts=facts,
+    )
+    fault = refusal(call)
+    assert (fault.reason, "Needs more confirmations." in fault.detail) == (
+        "bad-pegin-witness",
+        True,
+    )

@@ -34,6 +34,7 @@ def test_destination_is_read_back(size: int, more: bytes) -> None:
 def test_longer_length_opcodes_count_as_pushes() -> None:
     script = b"\x6a\x4c\x20" + GENESIS + b"\x4d\x16\x00" + PAYMENT
     assert parse_pegout(script) == (GENESIS, PAYMENT)
+    assert parse_pegout(script + b"\x4e\1\0\0\0k") == (GENESIS, PAYMENT)
 
 
 @pytest.mark.parametrize(
