@@ -42,9 +42,7 @@ def _coin(amount: int, asset: bytes = PEGGED) -> Coin:
     return Coin.of(_out(amount, asset), height=1, coinbase=False)
 
 
-def _tx(
-    outputs: list[TxOut], inputs: list[TxIn] | None = None, **fields: object
-) -> Transaction:
+def _tx(outputs: list[TxOut], inputs: list[TxIn] | None = None, **fields: object) -> Transaction:
     chosen = [TxIn(PREVOUT)] if inputs is None else inputs
     return Transaction.build(inputs=chosen, outputs=outputs, **fields)  # type: ignore[arg-type]
 
@@ -93,12 +91,8 @@ def test_short_way_when_payment_is_plain_then_taken() -> None:
 
 
 @given(
-    st.lists(
-        st.tuples(st.sampled_from(ASSETS), st.integers(1, 10**9)), min_size=1, max_size=5
-    ),
-    st.lists(
-        st.tuples(st.sampled_from(ASSETS), st.integers(1, 10**9)), min_size=1, max_size=5
-    ),
+    st.lists(st.tuples(st.sampled_from(ASSETS), st.integers(1, 10**9)), min_size=1, max_size=5),
+    st.lists(st.tuples(st.sampled_from(ASSETS), st.integers(1, 10**9)), min_size=1, max_size=5),
 )
 def test_balance_is_kept_per_asset(
     paid_in: list[tuple[bytes, int]], paid_out: list[tuple[bytes, int]]
@@ -139,6 +133,8 @@ def test_spending_zero_or_more_than_all_money_is_refused() -> None:
 def test_amounts_when_their_top_bytes_differ_then_not_equal() -> None:
     _refused(_tx([_out(2**56 + 5)]), _coin(5))
     _refused(_tx([_out(5)]), _coin(2**56 + 5))
+    _refused(_tx([_out(10), _out(1, ASSETS[1])]), _coin(10))
+    _accepted(_tx([_out(MAX_MONEY_SATS)]), _coin(MAX_MONEY_SATS))
     two = [TxIn(PREVOUT), TxIn(OutPoint(PREVOUT.txid, 1))]
     _refused(_tx([_out(5)], two), _coin(0), _coin(5))
 
@@ -154,9 +150,7 @@ def test_commitment_in_a_nonce_hides_nothing() -> None:
 
 
 def _issuance(amount: bytes, keys: bytes, nonce: bytes = bytes(32)) -> TxIn:
-    made = Issuance(
-        blinding_nonce=nonce, entropy=b"\x05" * 32, amount=amount, inflation_keys=keys
-    )
+    made = Issuance(blinding_nonce=nonce, entropy=b"\x05" * 32, amount=amount, inflation_keys=keys)
     return TxIn(PREVOUT, issuance=made)
 
 
@@ -169,7 +163,7 @@ def _issuing(item: TxIn, amount: int, keys: int, **fields: object) -> Transactio
     return _tx(outputs, [item], **{"input_witnesses": WITNESS, **fields})
 
 
-@pytest.mark.parametrize(("amount", "keys"), [(7, 0), (0, 2), (7, 2), (2**62, 0)])
+@pytest.mark.parametrize(("amount", "keys"), [(7, 0), (0, 2), (7, 2), (1, 1), (2**62, 0)])
 def test_issued_assets_and_tokens_can_be_paid_out(amount: int, keys: int) -> None:
     fields = [explicit_value(number) if number else NULL for number in (amount, keys)]
     item = _issuance(*fields)
@@ -215,6 +209,10 @@ def test_pegged_asset_as_issued_asset_is_limited() -> None:
     tx = _issuing(item, 1, 0)
     with pytest.raises(InvalidTransaction, match="issued amount out of range"):
         check_amounts(tx, [_coin(10)], ids.asset)
+    item = _issuance(explicit_value(MAX_MONEY_SATS), NULL)
+    ids = issued_ids(item)
+    assert ids is not None
+    assert check_amounts(_issuing(item, MAX_MONEY_SATS, 0), [_coin(10)], ids.asset) == ()
 
 
 def test_fees_are_summed_per_asset() -> None:
@@ -228,9 +226,7 @@ def test_fees_are_summed_per_asset() -> None:
     assert fees_by_asset(_tx(most)) == {PEGGED: MAX_MONEY_SATS}
 
 
-@pytest.mark.parametrize(
-    "amounts", [[0], [MAX_MONEY_SATS + 1], [2**64 - 1], [MAX_MONEY_SATS, 1]]
-)
+@pytest.mark.parametrize("amounts", [[0], [MAX_MONEY_SATS + 1], [2**64 - 1], [MAX_MONEY_SATS, 1]])
 def test_fees_out_of_range_are_refused(amounts: list[int]) -> None:
     with pytest.raises(InvalidTransaction, match="bad-txns-fee-outofrange"):
         fees_by_asset(_tx([_out(amount, script=b"") for amount in amounts]))

@@ -26,7 +26,7 @@ from sidechain.primitives.transaction import (
     TxIn,
     TxOut,
 )
-from sidechain.validation.amounts import check_amounts
+from sidechain.validation.amounts import balances_plainly, check_amounts
 from sidechain.validation.coins import Coin
 from sidechain.validation.proofs import (
     ProofCheck,
@@ -160,6 +160,31 @@ def test_balance_when_blinders_do_not_add_up_then_refused() -> None:
     other = replace(sources[0], value_blinder=blinder("other"))
     assert _refused(tx, [other, sources[1]]) == "value in != value out"
     assert _refused(tx, [sources[1], sources[0]]) != ""
+
+
+@pytest.mark.parametrize("shown_in", [0, 2])
+def test_balance_when_what_is_shown_differs_by_one_then_on_its_side(shown_in: int) -> None:
+    """One more is hidden on the one side than on the other, and one shown makes up for it."""
+    sources = [_open(100).hidden("in 0"), _open(shown_in + 1)]
+    outputs = [_open(100 + shown_in).hidden("out 0"), _open(1)]
+    tx = hidden_transaction(_inputs(2), sources, outputs)
+    assert _accepted(tx, sources)
+    more = replace(sources[1], amount=shown_in + 2)
+    assert _refused(tx, [sources[0], more]) == "value in != value out"
+
+
+@pytest.mark.parametrize("position", [1, -1])
+def test_asset_when_hidden_and_any_of_its_bytes_is_one_then_still_hidden(position: int) -> None:
+    """The first byte says whether an asset is shown, and no other."""
+    tried = (replace(_open(5), asset_blinder=blinder(f"try {n}")) for n in range(4_000))
+    source = next(item for item in tried if item.asset_field[position] == 1)
+    tx = Transaction.build(inputs=_inputs(1), outputs=[source.output])
+    assert not balances_plainly(tx, [source.coin])
+    with pytest.raises(InvalidTransaction, match="hidden asset without surjection proof"):
+        check_amounts(tx, [source.coin], PEGGED)
+    other = replace(source, asset_blinder=blinder("another"))
+    with pytest.raises(InvalidTransaction, match="value in != value out"):
+        check_amounts(tx, [other.coin], PEGGED)
 
 
 def test_balance_when_an_asset_turns_into_another_then_refused() -> None:
