@@ -1,11 +1,15 @@
 """Where a target starts: what is recorded, and what was found before."""
 
+from base64 import b64decode
 from collections.abc import Iterator
 from pathlib import Path
 
 from sidechain.primitives.block import Block
 from sidechain.primitives.compact_block import CompactBlock
 from sidechain.primitives.encoding import compact_size, le32, vec, vectors
+from sidechain.wallet.descriptor import account_descriptor
+from sidechain.wallet.keys import PrivateAccount
+from tests.sidechain.test_wallet_pset import TEXT as WALLET_PSET
 from tests.vectors import (
     case_bytes,
     chain_json,
@@ -25,9 +29,6 @@ _RPC = (
 _HTTP = (
     b"POST /wallet HTTP/1.1\r\nHost: a\r\nContent-Length: 12\r\nAuthorization: Basic eA==",
     b"GET /rest?x=1 HTTP/1.0\r\nConnection: keep-alive, x\r\nTransfer-Encoding: chunked",
-)
-_DESCRIPTOR = (
-    b"ct(slip77(" + b"11" * 32 + b"),elwpkh([00000000/84'/1'/0']tpubDDDDDDDD/<0;1>/*))#aaaaaaaa",
 )
 
 
@@ -115,7 +116,14 @@ def _addresses() -> Iterator[bytes]:
         yield from (entry[0].encode() for entry in elements_json("key_io_valid.json"))
 
 
+def _descriptors() -> Iterator[bytes]:
+    account = PrivateAccount.from_seed(bytes(range(32))).public
+    yield account_descriptor(account).encode()
+    yield account_descriptor(account, blinded=False).encode()
+
+
 def _psets() -> Iterator[bytes]:
+    yield b64decode(WALLET_PSET)
     # magic and a global map with version 2 and no inputs or outputs
     yield b"pset\xff\x01\x02\x04" + le32(2) + b"\x01\x04\x01\x00\x01\x05\x01\x00\x01\xfb\x04"
     yield b"pset\xff" + compact_size(1) + b"\xfb\x04" + le32(2) + b"\0"
@@ -130,7 +138,7 @@ _OWN = {
     "script": _scripts,
     "run_script": _spends,
     "address": _addresses,
-    "descriptor": lambda: _DESCRIPTOR,
+    "descriptor": _descriptors,
     "pset": _psets,
     "rpc": lambda: _RPC,
     "http": lambda: _HTTP,

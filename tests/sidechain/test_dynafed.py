@@ -226,6 +226,51 @@ def test_extension_space_is_judged_while_pegouts_need_an_authorisation(
             check_dynafed_header(header, chain, strict)
 
 
+def test_extension_space_when_of_255_entries_then_usable_and_of_one_more_not() -> None:
+    """elements/peg.md 5.2."""
+    params = example_params(enforce_pak=True)
+    chain = ListedHeaders(params)
+    chain.grow(1)
+    entry = PEG_KEYS[0] + PEG_KEYS[1]
+    for count, usable in ((255, True), (256, False)):
+        full = replace(full_current(chain, 1, params), extension_space=(entry,) * count)
+        assert len(pak_list(full)) == (count if usable else 0)
+        header = chain.next_header(full)
+        if usable:
+            check_dynafed_header(header, chain, params)
+            continue
+        with pytest.raises(InvalidBlock, match="not list of valid PAK entries"):
+            check_dynafed_header(header, chain, params)
+
+
+def test_first_epoch_when_the_first_block_shows_parameters_then_they_count() -> None:
+    params = example_params()
+    chain = ListedHeaders(params)
+    chain.grow(1)
+    shown = replace(chain.headers[1].current, witness_limit=77)
+    chain.headers[1] = replace(chain.headers[1], current=shown)
+    for prev_height in (1, 2):
+        assert full_current(chain, prev_height, params) == shown
+        chain.headers.append(replace(chain.headers[-1], current=NULL_ENTRY))
+    voting = replace(params, dynafed=replace(params.dynafed, start=0))
+    assert full_current(chain, 1, voting).witness_limit == params.max_block_sig_size
+
+
+def test_epochs_when_of_one_block_then_none_is_before_genesis() -> None:
+    params = example_params(dynamic_epoch_length=1, total_valid_epochs=3)
+    chain = ListedHeaders(params)
+    assert len(valid_fedpegscripts(chain, 0, params, next_block=False)) == 1
+
+
+def test_header_when_it_shows_no_parameters_then_refused_for_that() -> None:
+    params = example_params()
+    chain = ListedHeaders(params)
+    chain.grow(1)
+    header = replace(chain.next_header(PROPOSAL), current=NULL_ENTRY)
+    with pytest.raises(InvalidBlock, match="must have non-empty current signblockscript"):
+        check_dynafed_header(header, chain, params)
+
+
 def test_elided_root_is_not_compared_but_everything_else_is() -> None:
     params = example_params()
     chain = ListedHeaders(params)

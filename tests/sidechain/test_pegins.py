@@ -335,6 +335,12 @@ def test_limits_of_a_witness_when_reached_then_allowed_and_when_passed_then_refu
     assert refusal(0, items[0][:7] + b"\x01") == refusal(0, b"\xff" * 8) == out_of_range
     assert refusal(3, bytes(100)) == "Peg-in tx is invalid."
     assert refusal(3, bytes(101)) == "Claim script is too large."
+    for size in (31, 33):
+        assert refusal(2, bytes(size)) == "Parent genesis blockchaash was not 32 bytes."
+    outputs = parse_pegin(items).parent_tx.outputs
+    behind = OutPoint(prevout.txid, len(outputs))
+    with pytest.raises(InvalidTransaction, match="Peg-in tx is invalid."):
+        check_pegin(items, behind, params, pairs, None)
 
 
 def test_coin_of_a_claim_when_made_then_of_no_block() -> None:
