@@ -22,6 +22,7 @@ from sidechain.validation.block_check import (
     check_block,
     check_header,
     contextual_check_block,
+    witness_commitment,
 )
 from tests.sidechain.example_chain import (
     BLOCK_KEYS,
@@ -197,7 +198,7 @@ def _with_coinbase(block: Block, **changes: object) -> Block:
     return _remerkled(block, coinbase, *block.transactions[1:])
 
 
-@pytest.mark.parametrize("height", [1, 16, 17, 128])
+@pytest.mark.parametrize("height", [1, 16, 17, 127, 128, 255, 256])
 def test_coinbase_starts_with_the_shortest_push_of_its_height(height: int) -> None:
     chain = _chain(height - 1)
     block = build_block(chain, [], [])
@@ -248,6 +249,35 @@ def test_last_of_several_commitments_counts() -> None:
     swapped = _with_coinbase(block, outputs=block.transactions[0].outputs[::-1])
     reason = _reason(lambda: contextual_check_block(swapped, chain, PARAMS))
     assert reason == "bad-witness-merkle-match"
+
+
+@pytest.mark.parametrize(
+    ("behind", "reason"),
+    [
+        (lambda good: [good + b"\0"], ""),
+        (lambda good: [good + bytes(500)], ""),
+        (lambda good: [good, good[:-1]], ""),
+        (lambda good: [good, b"\x6a\x25" + good[2:] + b"\0"], ""),
+        (lambda good: [good, good[:6] + bytes(33)], "bad-witness-merkle-match"),
+        (lambda good: [good[:-1]], "unexpected-witness"),
+    ],
+)
+def test_commitment_when_long_or_beside_others_then_its_first_38_bytes_count(
+    behind: Callable[[bytes], list[bytes]], reason: str
+) -> None:
+    """elements/blocks.md 5.1: at least 38 bytes, the last of its form."""
+    chain = _chain()
+    block = build_block(chain, [], [])
+    # The root depends on how many outputs the coinbase has, but not on their scripts.
+    count = len(behind(bytes(38)))
+    blank = _with_coinbase(block, outputs=[output(PARAMS, 0, b"\x6a")] * count, output_witnesses=())
+    good = WITNESS_COMMITMENT_PREFIX + witness_commitment(blank.witness_root(), bytes(32))
+    outputs = [output(PARAMS, 0, script) for script in behind(good)]
+    changed = _with_coinbase(block, outputs=outputs, output_witnesses=())
+    if reason:
+        assert _reason(lambda: contextual_check_block(changed, chain, PARAMS)) == reason
+    else:
+        contextual_check_block(changed, chain, PARAMS)
 
 
 def test_weight_counts_witness_once_and_the_rest_four_times() -> None:

@@ -112,6 +112,19 @@ def test_proposal_needs_four_fifths_of_an_epoch(votes: int, wins: bool) -> None:
     assert (full_current(chain, 30, params) == PROPOSAL) is wins
 
 
+def test_proposals_when_both_have_enough_votes_then_the_later_one_wins() -> None:
+    """Epochs of one or two blocks, where a single vote is four fifths, rounded down."""
+    later = replace(PROPOSAL, witness_limit=501)
+    for length, votes in ((1, [PROPOSAL]), (2, [PROPOSAL, later]), (3, [PROPOSAL] * 2)):
+        params = replace(example_params(), dynamic_epoch_length=length)
+        chain = ListedHeaders(params)
+        chain.grow(length - 1)
+        for proposal in votes:
+            chain.grow(1, proposal)
+        chain.grow(length - len(votes))
+        assert full_current(chain, chain.tip_height, params) == votes[-1]
+
+
 def test_votes_are_counted_within_one_epoch_only() -> None:
     params = example_params()
     chain = ListedHeaders(params)

@@ -12,6 +12,7 @@ from sidechain.crypto import zkp
 from sidechain.crypto.hashes import sha256
 from sidechain.crypto.keys import GROUP_ORDER, public_key
 from sidechain.errors import InvalidEncoding
+from sidechain.primitives.encoding import le32
 from tests.byte_strategies import hostile, mutated
 from tests.hidden import Opening, blinder
 
@@ -55,6 +56,20 @@ def test_worked_example_when_computed_then_every_field_is_the_documented_one() -
     assert verified == (1, 4503599627370496)
     assert zkp.range_proof_info(proof) == (0, 52, 1, 4503599627370496)
     assert zkp.verify_range_proof(proof, COMMITMENT, GENERATOR, b"") is None
+
+
+@pytest.mark.parametrize(("count", "used"), [(17, 17), (256, 3), (256, 256)])
+def test_surjection_proof_when_it_uses_many_targets_then_holds(count: int, used: int) -> None:
+    """Some builds of the library stop at 16 used targets; chains have proofs with more."""
+    seven = (7).to_bytes(32, "big")
+    targets = [zkp.BlindedAsset(sha256(le32(i)), seven) for i in range(count)]
+    made = zkp.BlindedAsset(targets[5].asset_id, (9).to_bytes(32, "big"))
+    proof = zkp.sign_surjection_proof(targets, made, seed=bytes(32), used=used)
+    points = [zkp.blinded_generator(*target) for target in (*targets, made)]
+    *known, point = [zkp.serialize_generator(item) for item in points if item is not None]
+    assert len(known) == count
+    assert zkp.verify_surjection_proof(proof, known, point)
+    assert not zkp.verify_surjection_proof(proof, known[1:], point)
 
 
 def test_worked_surjection_proof_when_verified_then_only_for_its_targets() -> None:
