@@ -12,6 +12,9 @@ from dataclasses import dataclass
 
 MAX_MONEY_SATS = 2_100_000_000_000_000
 MAX_BLOCK_WEIGHT_WU = 4_000_000
+GENESIS_BITS = 0x207FFFFF
+GENESIS_TARGET = 0x7FFFFF << 8 * 29
+"""What elementsd shows as the genesis block's difficulty; signed blocks have none."""
 INCREMENTAL_RELAY_FEE_SATS_PER_KVB = 100
 DUST_RELAY_FEE_SATS_PER_KVB = 100
 COINBASE_MATURITY_BLOCKS = 100

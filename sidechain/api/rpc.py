@@ -25,6 +25,7 @@ from sidechain.api.rpc_scripts import ScriptMethods
 from sidechain.api.rpc_sketch import SketchMethods
 from sidechain.api.rpc_submission import SubmissionMethods
 from sidechain.api.rpc_submit import Submission, SubmitMethods
+from sidechain.api.rpc_template import TemplateMethods
 from sidechain.api.rpc_transactions import TransactionMethods
 from sidechain.chain import Chain
 from sidechain.mempool_file import FactsFor
@@ -84,11 +85,15 @@ def register_chain_methods(
     if takes_blocks:
         submission = Submission(chain, facts_for, clock)
         SubmitMethods(chain, submission, unix_time_s=clock).register(registry)
-        MiningMethods(
+        mining = MiningMethods(
             chain,
             submission,
             unix_time_s=clock,
             script_of=descriptors.script_of,
             rules=template,
+        )
+        mining.register(registry)
+        TemplateMethods(
+            chain, submission, mining.next_block, unix_time_s=clock
         ).register(registry)
         SketchMethods(chain).register(registry)

@@ -19,8 +19,15 @@ from sidechain.api.registry import (
 )
 from sidechain.api.script_json import script_asm
 from sidechain.chain import Chain
-from sidechain.params import NEVER_ACTIVE, ChainParams, Deployment
+from sidechain.params import (
+    GENESIS_BITS,
+    GENESIS_TARGET,
+    NEVER_ACTIVE,
+    ChainParams,
+    Deployment,
+)
 from sidechain.storage.block_tree import Node, NodeFlags
+from sidechain.storage.leveldb import CACHE_BYTES
 from sidechain.validation.deployments import (
     DeploymentState,
     StateCache,
@@ -39,6 +46,7 @@ VERIFY_LEVEL_DEFAULT = 3
 VERIFY_BLOCKS_DEFAULT = 6
 
 _DIGITS = Context(prec=16)
+_GENESIS_DIFFICULTY = Decimal("4.656542373906925e-10")
 _SHOWN_ORDER = ("dynafed", "testdummy", "taproot", "simplicity")
 _VOTING = (DeploymentState.STARTED, DeploymentState.LOCKED_IN)
 
@@ -68,7 +76,34 @@ class ChainMethods:
         add("getchaintxstats", self.getchaintxstats, "Number and rate of transactions.")
         add("getblockstats", self.getblockstats, "Figures of one block.")
         add("verifychain", self.verifychain, "Check the newest blocks again.")
+        add("getdifficulty", self.getdifficulty, "Of the genesis block; others have none.")
+        add("getchainstates", self.getchainstates, "States of the chain: there is one.")
         add("pruneblockchain", self.pruneblockchain, "An error: nothing is ever pruned.")
+
+    def getdifficulty(self) -> Decimal:
+        """Difficulty of the genesis block; elementsd has the same error for signed ones."""
+        if self._chain.tip_height:
+            raise RpcError(MISC_ERROR, "The string 'inf' is not a valid JSON number")
+        return _GENESIS_DIFFICULTY
+
+    def getchainstates(self) -> dict[str, Any]:
+        """States of the chain: there is one, and it is validated."""
+        chain = self._chain
+        tip = chain.header(chain.tip_height)
+        shown: dict[str, Any] = {
+            "blocks": chain.tip_height,
+            "bestblockhash": tip.hash[::-1].hex(),
+            "bits": f"{0 if chain.tip_height else GENESIS_BITS:08x}",
+        }
+        if not chain.tip_height:
+            shown |= {"difficulty": _GENESIS_DIFFICULTY, "target": f"{GENESIS_TARGET:064x}"}
+        shown |= {
+            "verificationprogress": self._progress(tip.time),
+            "coins_db_cache_bytes": CACHE_BYTES,
+            "coins_tip_cache_bytes": 0,
+            "validated": True,
+        }
+        return {"headers": chain.branches.best_header_height(), "chainstates": [shown]}
 
     def getblockchaininfo(self) -> dict[str, Any]:
         """State of the chain; the parameters shown are the next block's."""

@@ -92,6 +92,10 @@ class MiningMethods:
         )
         return _open_block(block).serialize().hex()
 
+    async def next_block(self) -> Block:
+        """The next block of what waits in the mempool, found valid but for its signature."""
+        return await self._template(self._waiting(0))
+
     def _proposal(self, value: Any) -> ParamEntry:
         if value is None:
             return NULL_ENTRY
