@@ -2,7 +2,7 @@
 
 Outcomes are kept in `build/mutation`, so that a run which was stopped goes on where it was. A
 killed mutant stays killed until its module changes, a survivor until a test changes. The exit code
-is 1 when a survivor has no written reason in `survivors.toml`.
+is 1 when a survivor has no written reason in `survivors.toml`, or one that has is killed.
 """
 
 import argparse
@@ -200,7 +200,10 @@ def main() -> int:
     print(", ".join(f"{count} {kind}" for kind, count in counts.items()))
     for name in sorted(unexcused):
         print(f"survivor without a reason: {name}")
-    return 1 if unexcused else 0
+    noticed = sorted(name for name in known if results.get(name) == KILLED)
+    for name in noticed:
+        print(f"listed as a survivor, but killed: {name}")
+    return 1 if unexcused or noticed else 0
 
 
 if __name__ == "__main__":
