@@ -3,6 +3,7 @@
 Source: elements/interfaces.md 3; fields as elementsd's.
 """
 
+import asyncio
 import resource
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,12 +15,13 @@ from sidechain.api.arguments import (
     text_argument,
 )
 from sidechain.api.json_text import coins
-from sidechain.api.registry import INVALID_PARAMETER, Registry, RpcError
+from sidechain.api.registry import INVALID_PARAMETER, MISC_ERROR, Registry, RpcError
 from sidechain.chain import Chain
 
 PROTOCOL_VERSION = 70016
 VERSION = 10_000
 SUBVERSION = "/fedpeg:0.1.0/"
+MAX_SCHEDULER_STEP_S = 3600
 MAX_MOCK_TIME_S = (2**63 - 1) // 10**9
 MAX_FEE_TARGET_BLOCKS = 1008
 _NETWORKS = ("ipv4", "ipv6", "onion", "i2p", "cjdns")
@@ -81,9 +83,15 @@ class NodeMethods:
         add("help", self.help, "List the methods, or explain one.")
         add("echo", self.echo, "Give back the parameters.")
         add("echojson", self.echo, "Give back the parameters.")
+        add(
+            "syncwithvalidationinterfacequeue",
+            self.syncwithvalidationinterfacequeue,
+            "Wait until everybody was told of the newest block: always so here.",
+        )
         if self._hooks.stop is not None:
             add("stop", self.stop, "Stop this process.")
         if self._hooks.set_time is not None:
+            add("mockscheduler", self.mockscheduler, "Advance timed work, for tests.")
             add("setmocktime", self.setmocktime, "Set the node's clock, for tests.")
 
     def getnetworkinfo(self) -> dict[str, Any]:
@@ -243,11 +251,22 @@ class NodeMethods:
         given = [arg0, arg1, arg2, arg3, arg4, arg5, arg6, arg7, arg8, arg9]
         return [value for value in given if value is not _ABSENT]
 
-    def stop(self) -> str:
-        """Stop this process."""
+    def syncwithvalidationinterfacequeue(self) -> None:
+        """Nothing: listeners are told of a block before the call that brought it returns."""
+
+    async def stop(self, wait: Any = None) -> str:
+        """Stop this process; the reply comes `wait` milliseconds later (for tests)."""
+        delay_ms = integer_argument(wait) if wait is not None else 0
         if self._hooks.stop is not None:
             self._hooks.stop()
+        if delay_ms > 0:
+            await asyncio.sleep(delay_ms / 1000)
         return "fedpeg stopping"
+
+    def mockscheduler(self, delta_time: Any) -> None:
+        """Advance timed work by seconds; all such work here follows `setmocktime`."""
+        if not 0 < integer_argument(delta_time) <= MAX_SCHEDULER_STEP_S:
+            raise RpcError(MISC_ERROR, "delta_time must be between 1 and 3600 seconds (1 hr)")
 
     def setmocktime(self, timestamp: Any) -> None:
         """Let the clock stand still at a time in seconds since 1970; 0 lets it go on."""

@@ -43,10 +43,11 @@ def main(words: Sequence[str] | None = None) -> int:
         return _failed(error)
     for warning in settings.warnings:
         print(f"Warning: {warning}", file=sys.stderr)
+    logged = (*settings.warnings, *settings.notes)
     if not is_background(settings):
-        return _run(params, options, settings.warnings)
+        return _run(params, options, logged)
     return into_background(
-        lambda ready: _run(params, options, settings.warnings, ready),
+        lambda ready: _run(params, options, logged, ready),
         wait=settings.flag("daemonwait", False),
     )
 

@@ -217,7 +217,7 @@ def _addresses(
     """Addresses and ports to listen on: those of `-rpcbind`, by default the loopback."""
     binds = settings.all("rpcbind")
     if binds and not allow:
-        settings.warnings.append(
+        settings.notes.append(
             "option -rpcbind was ignored because -rpcallowip was not specified, refusing to"
             " allow everyone to connect"
         )

@@ -43,6 +43,8 @@ class Settings:
     section: str = ""
     """Name of the chain, once it is known: the section of the file that counts."""
     warnings: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """Warnings for the log alone: elementsd says nothing of the kind on its standard error."""
 
     @classmethod
     def from_command_line(cls, words: Sequence[str]) -> "Settings":
@@ -161,7 +163,7 @@ class Settings:
             if option.role is Role.REFUSED and not self.is_negated(name) and self.text(name) != "0":
                 raise OptionError(f"-{name} is not supported: {option.help}")
             if option.role is Role.NOTHING:
-                self.warnings.append(f"option -{name} has no effect: {option.help}")
+                self.notes.append(f"option -{name} has no effect: {option.help}")
 
     def is_set(self, name: str) -> bool:
         """Whether the option has a value, negated or not."""
@@ -324,7 +326,7 @@ class Settings:
                 )
             if name not in OPTIONS:
                 shown = f"{section}.{name}" if section else name
-                self.warnings.append(f"Ignoring unknown configuration value {shown}")
+                self.notes.append(f"Ignoring unknown configuration value {shown}")
                 continue
             try:
                 known = _value_of(name, negated, value)

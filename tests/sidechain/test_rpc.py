@@ -435,3 +435,12 @@ async def test_node_methods_when_called_then_answered(node: Node) -> None:
     assert await node.call("getblockchaininfo")
     assert await node.call("stop") == "fedpeg stopping"
     assert node.stopped.is_set()
+
+
+async def test_aids_of_tests_when_called_then_arguments_are_checked(node: Node) -> None:
+    """elements/interfaces.md 3: hidden methods that test frameworks call."""
+    assert await node.call("syncwithvalidationinterfacequeue") is None
+    assert (await node.refused("stop", "soon"))[0] == -3
+    assert not node.stopped.is_set()
+    assert await node.call("stop", 1) == "fedpeg stopping"
+    assert node.stopped.is_set()

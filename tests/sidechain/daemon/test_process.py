@@ -27,6 +27,14 @@ async def test_node_when_started_then_answers_until_stopped(tmp_path: Path) -> N
     assert "Shutdown: done" in (tmp_path / "alone" / "debug.log").read_text()
 
 
+async def test_option_without_effect_when_given_then_only_the_log_says_so(tmp_path: Path) -> None:
+    async with Daemon(tmp_path, *ALONE, "-dbcache=50").running() as daemon:
+        await daemon.call("stop")
+        assert await daemon.ended() == (0, "")
+    log = (tmp_path / "alone" / "debug.log").read_text()
+    assert log.count("Warning: option -dbcache has no effect") == 1
+
+
 async def test_cookie_when_there_is_no_password_then_it_lets_in(tmp_path: Path) -> None:
     async with Daemon(tmp_path, *ALONE, "-rpcpassword=").running(ready=False) as daemon:
         cookie = tmp_path / "alone" / ".cookie"
@@ -77,6 +85,11 @@ async def test_clock_when_mocked_then_stands_still(tmp_path: Path) -> None:
         with pytest.raises(DaemonError) as refused:
             await daemon.call("setmocktime", -1)
         assert refused.value.code == -8
+        assert await daemon.call("mockscheduler", 3600) is None
+        for seconds in (0, 3601):
+            with pytest.raises(DaemonError) as refused:
+                await daemon.call("mockscheduler", seconds)
+            assert refused.value.code == -1
 
 
 def parent_answers(**changes: Any) -> Any:
