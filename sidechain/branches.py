@@ -272,6 +272,13 @@ class Branches:
         """The headers up to a known block, of the chain or beside it."""
         return BranchHeaders(self._state, block_hash)
 
+    def has_witness_rules_on(self, block_hash: bytes) -> bool:
+        """Whether a block is known and those on it commit to their witnesses."""
+        since = self._params.segwit_height
+        if not self.knows(block_hash):
+            return False
+        return since <= 1 or self.headers_to(block_hash).tip_height + 1 >= since
+
     def _best(self) -> Node | None:
         state = self._state
         return state.tree.best(state.tip_height, state.tip_sequence)
@@ -335,6 +342,8 @@ class Branches:
             self._keep(node, block)
         except InvalidBlock:
             self._keep(_marked(node, NodeFlags.FAILED), block)
+            # Headers on it may have come before it.
+            self._fail(node)
 
     def _keep(self, node: Node, block: Block) -> None:
         """Store a block's bytes, and link what could not be connected without it."""

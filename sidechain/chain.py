@@ -347,7 +347,7 @@ class Chain:
         Raises:
             Unavailable: the disk refuses; the chain is at one of the blocks on the way.
         """
-        if self._branches.knows(block.header.prev_hash):
+        if self._branches.has_witness_rules_on(block.header.prev_hash):
             block = fill_coinbase_witness(block)
         moves = Moves()
         try:

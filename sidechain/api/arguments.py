@@ -1,5 +1,6 @@
 """Reading RPC parameters: each function returns the value or raises the error elementsd gives."""
 
+from decimal import Decimal
 from typing import Any
 
 from sidechain.api.registry import (
@@ -72,6 +73,13 @@ def index_argument(value: Any) -> int:
 def integer_argument(value: Any) -> int:
     """A JSON integer."""
     if isinstance(value, bool) or not isinstance(value, int):
+        raise WrongType(value, "number")
+    return value
+
+
+def number_argument(value: Any) -> int | Decimal:
+    """A JSON number, whole or not."""
+    if isinstance(value, bool) or not isinstance(value, (int, Decimal)):
         raise WrongType(value, "number")
     return value
 

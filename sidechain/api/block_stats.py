@@ -124,6 +124,9 @@ def _height(chain: Chain, value: Any) -> int:
         raise RpcError(INVALID_ADDRESS_OR_KEY, "Block not found")
     found = chain.height_of(wanted)
     if found is None:
+        node = chain.branches.node(wanted)
+        if node is not None and not node.has_data:
+            raise RpcError(MISC_ERROR, "Block not available (not fully downloaded)")
         raise RpcError(MISC_ERROR, "Undo data not available")
     return found
 

@@ -111,7 +111,7 @@ class Dispatcher:
         try:
             if not isinstance(item, dict):
                 raise RpcError(INVALID_REQUEST, "Invalid Request object")
-            request_id = encode(item.get("id"))
+            request_id = encode(item["id"]) if "id" in item else ""
             legacy = _is_legacy(item)
             notification = not legacy and "id" not in item
             name, params = _method_and_params(item)
@@ -123,9 +123,9 @@ class Dispatcher:
         if notification:
             return None
         if legacy:
-            text = f'{{"result":{result},"error":null,"id":{request_id}}}'
+            text = f'{{"result":{result},"error":null{_member(request_id)}}}'
         else:
-            text = f'{{"jsonrpc":"2.0","result":{result},"id":{request_id}}}'
+            text = f'{{"jsonrpc":"2.0","result":{result}{_member(request_id)}}}'
         return _Outcome(text, 0, legacy)
 
     async def _call(self, name: str, params: list[Any] | dict[str, Any]) -> str:
@@ -187,5 +187,10 @@ def _method_and_params(item: dict[str, Any]) -> tuple[str, list[Any] | dict[str,
 def _failure(request_id: str, error: RpcError, *, legacy: bool) -> str:
     body = encode({"code": error.code, "message": error.message})
     if legacy:
-        return f'{{"result":null,"error":{body},"id":{request_id}}}'
-    return f'{{"jsonrpc":"2.0","error":{body},"id":{request_id}}}'
+        return f'{{"result":null,"error":{body}{_member(request_id)}}}'
+    return f'{{"jsonrpc":"2.0","error":{body}{_member(request_id)}}}'
+
+
+def _member(request_id: str) -> str:
+    """The reply's last member; a request without an id gets none back."""
+    return f',"id":{request_id}' if request_id else ""

@@ -72,12 +72,10 @@ class Method:
 
     @property
     def usage(self) -> str:
-        """First line of the help: the method with its parameters, optional ones in brackets."""
-        words = [
-            name if position < self.required else f"[{name}]"
-            for position, name in enumerate(self.parameters)
-        ]
-        return " ".join([self.name, *words])
+        """First line of the help: the method, its parameters, the optional ones in parentheses."""
+        words = [self.name, *self.parameters[: self.required]]
+        optional = self.parameters[self.required :]
+        return " ".join([*words, "(", *optional, ")"] if optional else words)
 
     @property
     def help(self) -> str:
@@ -214,11 +212,15 @@ def _positional(method: Method, named: Mapping[str, Any]) -> list[Any]:
         if name not in method.parameters:
             raise RpcError(INVALID_PARAMETER, f"Unknown named parameter {key}")
         position = method.parameters.index(name)
+        if position < len(leading):
+            raise RpcError(
+                INVALID_PARAMETER,
+                f"Parameter {key} specified twice both as positional and named argument",
+            )
         if slots[position] is not _ABSENT:
             raise RpcError(INVALID_PARAMETER, f"Parameter {key} specified multiple times")
         slots[position] = value
     while slots and slots[-1] is _ABSENT:
         slots.pop()
-    if any(slot is _ABSENT for slot in slots[: method.required]):
-        raise RpcError(MISC_ERROR, method.help)
+    # What was left out before a given one is null; `arguments` counts, handlers look at types.
     return [None if slot is _ABSENT else slot for slot in slots]

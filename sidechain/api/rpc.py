@@ -66,7 +66,7 @@ def register_chain_methods(
     BlockMethods(chain).register(registry)
     CoinMethods(chain).register(registry)
     TransactionMethods(chain, indexed=hooks.indexed).register(registry)
-    ProofMethods(chain).register(registry)
+    ProofMethods(chain, indexed=hooks.indexed).register(registry)
     ScriptMethods(chain).register(registry)
     KeyMethods(chain).register(registry)
     descriptors = DescriptorMethods(chain)

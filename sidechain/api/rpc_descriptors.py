@@ -37,6 +37,7 @@ from sidechain.script.script import p2pkh, p2sh, p2tr, p2wpkh, push
 from sidechain.script.taproot import tweak_hash
 from sidechain.validation.coins import Coin
 
+NEEDS_PRIVATE_KEYS = "Cannot derive script without private keys"
 MAX_RANGE = 1_000_000
 MAX_SCAN_SCRIPTS = 1_000_000
 MAX_DESCRIPTOR_CHARACTERS = 10_000
@@ -71,7 +72,7 @@ class Described:
             script = wallycore.descriptor_to_script(self.parsed, 0, 0, 0, 0, index, 0)
         except _FAULTS as error:
             raise RpcError(
-                INVALID_ADDRESS_OR_KEY, "Cannot derive script without private keys"
+                INVALID_ADDRESS_OR_KEY, NEEDS_PRIVATE_KEYS
             ) from error
         return [_tweaked(bytes(script)) if self.text.startswith("tr(") else bytes(script)]
 

@@ -12,6 +12,7 @@ from sidechain.api.arguments import (
     flag_argument,
     hash_argument,
     integer_argument,
+    number_argument,
     text_argument,
     verbosity_argument,
 )
@@ -147,13 +148,13 @@ class MempoolMethods:
             raise RpcError(INVALID_PARAMETER, f"Invalid verbosity value {level}")
         return []
 
-    def prioritisetransaction(self, txid: Any, dummy: Any = None, fee_delta: Any = None) -> bool:
+    def prioritisetransaction(self, txid: Any, dummy: Any, fee_delta: Any) -> bool:
         """Let a transaction's fee count for more (or less), in satoshis; calls add up."""
         wanted = hash_argument(txid, "txid")
         delta_sats = integer_argument(fee_delta)
         if abs(delta_sats) > _INT64_MAX:
             raise RpcError(MISC_ERROR, "JSON integer out of range")
-        if dummy is not None and dummy != 0:
+        if dummy is not None and number_argument(dummy) != 0:
             raise RpcError(
                 INVALID_PARAMETER,
                 "Priority is no longer supported, dummy argument to prioritisetransaction "

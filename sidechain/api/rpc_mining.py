@@ -24,6 +24,7 @@ from sidechain.api.registry import (
     Registry,
     RpcError,
 )
+from sidechain.api.rpc_descriptors import NEEDS_PRIVATE_KEYS
 from sidechain.api.rpc_submit import Submission, decode_block
 from sidechain.chain import Chain
 from sidechain.crypto.keys import is_public_key
@@ -149,6 +150,7 @@ class MiningMethods:
         proposed: ParamEntry = NULL_ENTRY,
         coinbase_scripts: Sequence[bytes] = (),
         fee_script: bytes | None = None,
+        takes_fees: bool = True,
     ) -> Block:
         """The next block, found valid but for its signature."""
         chain = self._chain
@@ -163,6 +165,7 @@ class MiningMethods:
             proposed=proposed,
             version=self._version(),
             fee_script=fee_script,
+            takes_fees=takes_fees,
         )
         try:
             chain.test_proposal(block, facts=facts, now_s=self._unix_time_s())
@@ -252,7 +255,8 @@ class MiningMethods:
         chosen = [self._given(text_argument(item)) for item in array_argument(transactions)]
         to_submit = flag_argument(submit, True)
         try:
-            block = await self._template(chosen, fee_script=script)
+            # elementsd makes the coinbase of an empty block, so the fees are left.
+            block = await self._template(chosen, fee_script=script, takes_fees=False)
         except RpcError as error:
             text = error.message.removeprefix("CreateNewBlock: ")
             raise RpcError(VERIFY_ERROR, text) from error
@@ -264,7 +268,7 @@ class MiningMethods:
         try:
             return self._script_of(text)
         except RpcError as error:
-            if error.code != INVALID_ADDRESS_OR_KEY:
+            if error.code != INVALID_ADDRESS_OR_KEY or error.message == NEEDS_PRIVATE_KEYS:
                 raise
         try:
             return decode_address(text, self._chain.params.prefixes).script

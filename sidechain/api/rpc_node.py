@@ -12,6 +12,7 @@ from typing import Any
 from sidechain.api.arguments import (
     array_argument,
     integer_argument,
+    number_argument,
     text_argument,
 )
 from sidechain.api.json_text import coins
@@ -214,7 +215,7 @@ class NodeMethods:
     def estimaterawfee(self, conf_target: Any, threshold: Any = None) -> dict[str, Any]:
         """No estimate, for any horizon."""
         _fee_target(conf_target)
-        if threshold is not None and not 0 <= threshold <= 1:
+        if threshold is not None and not 0 <= number_argument(threshold) <= 1:
             raise RpcError(INVALID_PARAMETER, "Invalid threshold")
         return {
             horizon: {"decay": 0, "scale": 0, "errors": [_NO_ESTIMATE]}

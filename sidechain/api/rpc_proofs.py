@@ -16,16 +16,22 @@ from sidechain.api.registry import (
 )
 from sidechain.chain import Chain
 from sidechain.errors import InvalidEncoding
-from sidechain.primitives.block import BlockHeader
+from sidechain.primitives.block import Block, BlockHeader
 from sidechain.primitives.encoding import Reader
 from sidechain.primitives.merkle_proof import build_partial_tree, read_partial_tree
+from sidechain.primitives.transaction import OutPoint
 
 
 class ProofMethods:
     """Reads a chain; changes nothing."""
 
-    def __init__(self, chain: Chain) -> None:
+    def __init__(self, chain: Chain, *, indexed: bool = True) -> None:
+        """
+        Args:
+            indexed: whether a transaction is found that has no coin left.
+        """
         self._chain = chain
+        self._indexed = indexed
 
     def register(self, registry: Registry) -> None:
         """Offer the methods."""
@@ -46,7 +52,7 @@ class ProofMethods:
                     INVALID_PARAMETER, f"Invalid parameter, duplicated txid: {text}"
                 )
             wanted[txid] = None
-        block = self._chain.block(self._height(list(wanted), blockhash))
+        block = self._block(list(wanted), blockhash)
         ids = [tx.txid for tx in block.transactions]
         chosen = [position for position, txid in enumerate(ids) if txid in wanted]
         if len(chosen) != len(wanted):
@@ -58,16 +64,32 @@ class ProofMethods:
         header = replace(block.header, signblock_witness=())
         return (header.serialize() + build_partial_tree(ids, chosen)).hex()
 
-    def _height(self, txids: list[bytes], blockhash: Any) -> int:
-        if blockhash is not None:
-            height = self._chain.height_of(hash_argument(blockhash, "blockhash"))
-            if height is None:
-                raise RpcError(INVALID_ADDRESS_OR_KEY, "Block not found")
-            return height
-        found = self._chain.find_transaction(txids[0])
-        if found is None:
-            raise RpcError(INVALID_ADDRESS_OR_KEY, "Transaction not yet in block")
-        return found[1]
+    def _block(self, txids: list[bytes], blockhash: Any) -> Block:
+        chain = self._chain
+        if blockhash is None:
+            return chain.block(self._height(txids))
+        wanted = hash_argument(blockhash, "blockhash")
+        height = chain.height_of(wanted)
+        if height is not None:
+            return chain.block(height)
+        node = chain.branches.node(wanted)
+        if node is None:
+            raise RpcError(INVALID_ADDRESS_OR_KEY, "Block not found")
+        if not node.has_data:
+            raise RpcError(MISC_ERROR, "Block not available (not fully downloaded)")
+        return chain.branches.side_block(wanted)
+
+    def _height(self, txids: list[bytes]) -> int:
+        """Of the block of the first transaction that has a coin left; with an index of any."""
+        for txid in txids:
+            found = self._chain.find_transaction(txid)
+            if found is None:
+                continue
+            tx, height = found
+            outpoints = (OutPoint(txid, index) for index in range(len(tx.outputs)))
+            if self._indexed or any(self._chain.coin(each) is not None for each in outpoints):
+                return height
+        raise RpcError(INVALID_ADDRESS_OR_KEY, "Transaction not yet in block")
 
     def verifytxoutproof(self, proof: Any) -> list[str]:
         """Txids that a proof proves of a block of this chain; none where it does not hold."""

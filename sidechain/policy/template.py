@@ -54,6 +54,7 @@ def build_template(
     proposed: ParamEntry,
     version: int = BLOCK_VERSION,
     fee_script: bytes | None = None,
+    takes_fees: bool = True,
 ) -> Block:
     """The unsigned block on top of a chain that elementsd would make; nothing is judged.
 
@@ -64,11 +65,12 @@ def build_template(
         proposed: parameters this block votes for; ignored before dynamic federations.
         version: of the block; `deployments.template_version` gives the one that votes.
         fee_script: what takes fees and subsidy; the mandatory script or OP_TRUE by default.
+        takes_fees: whether the coinbase pays out the fees or leaves them.
     Source: elements/blocks.md 5.3.
     """
     prev_height = chain.tip_height
     height = prev_height + 1
-    reward = sum(fee_sats(tx, params) for tx in transactions)
+    reward = sum(fee_sats(tx, params) for tx in transactions) if takes_fees else 0
     if params.subsidy_asset == params.policy_asset:
         reward += block_subsidy_sats(height, params)
     script = (params.mandatory_coinbase or b"\x51") if fee_script is None else fee_script
@@ -107,10 +109,11 @@ def _coinbase(
     height: int, params: ChainParams, paid: Sequence[tuple[bytes, int]], commitment: bytes
 ) -> Transaction:
     outputs = [*paid, (WITNESS_COMMITMENT_PREFIX + commitment, 0)]
+    reserved = (bytes(32),) if height >= params.segwit_height else ()
     asset = explicit_asset(params.policy_asset)
     return Transaction.build(
         version=2,
         inputs=[TxIn(NULL_OUTPOINT, push_number(height) + b"\0")],
         outputs=[TxOut(asset, explicit_value(amount), NULL, script) for script, amount in outputs],
-        input_witnesses=[InputWitness(script=(bytes(32),))],
+        input_witnesses=[InputWitness(script=reserved)],
     )

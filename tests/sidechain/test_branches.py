@@ -173,6 +173,21 @@ def test_block_on_the_tip_when_it_fails_then_remembered(tmp_path: Path) -> None:
     pool.close()
 
 
+def test_headers_when_the_block_under_them_fails_then_failed_too(tmp_path: Path) -> None:
+    pool = BlockPool(tmp_path / "pool", initial_free_coins_sats=10**6)
+    chain = Chain.open(tmp_path / "chain", pool.signed.params)
+    bad = unbalanced(pool, pool.genesis)
+    (above,) = pool.line(pool.genesis, 2)[1:]
+    above = pool.resigned(above, prev_hash=bad.hash)
+    for block in (bad, above):
+        chain.submit_header(block.header, now_s=NOW_S)
+    assert submit(chain, bad) == ["bad-txns-in-ne-out"]
+    assert flags(chain, above) == NodeFlags.FAILED_BELOW
+    assert chain.branches.best_header_height() == 0
+    chain.close()
+    pool.close()
+
+
 def test_block_when_its_body_breaks_a_rule_of_its_place_then_remembered(
     pool: BlockPool, chain: Chain
 ) -> None:

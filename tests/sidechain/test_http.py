@@ -97,6 +97,22 @@ async def test_call_when_version_2_then_one_field(server: RpcServer) -> None:
     assert await post(server, request) == (200, {"jsonrpc": "2.0", "result": 6, "id": 3})
 
 
+async def test_call_when_without_id_then_the_reply_has_none(server: RpcServer) -> None:
+    asked = {"method": "subtract", "params": [7, 2]}
+    assert await post(server, asked) == (200, {"result": 5, "error": None})
+    _, replies = await post(server, [{"id": None, **asked}, {"method": "nothing"}])
+    assert replies[0] == {"result": 5, "error": None, "id": None}
+    assert replies[1].keys() == {"result", "error"}
+
+
+async def test_named_param_when_also_positional_then_the_error_names_it(server: RpcServer) -> None:
+    twice = {"args": [1], "minuend": 2}
+    _, reply = await post(server, {"id": 1, "method": "subtract", "params": twice})
+    assert reply["error"]["message"] == (
+        "Parameter minuend specified twice both as positional and named argument"
+    )
+
+
 @pytest.mark.parametrize(
     ("params", "result"),
     [
@@ -289,7 +305,7 @@ def test_registry_when_name_taken_or_variable_parameters_then_refused() -> None:
     with pytest.raises(ValueError, match="plain"):
         registry.add("many", lambda *values: values, "")
     assert registry.help().splitlines()[0] == "amount"
-    assert registry.help("subtract").startswith("subtract minuend [subtrahend]\n")
+    assert registry.help("subtract").startswith("subtract minuend ( subtrahend )\n")
 
 
 def test_json_when_decimal_then_exact_and_floats_refused() -> None:

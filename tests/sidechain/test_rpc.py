@@ -430,7 +430,7 @@ async def test_decodescript_when_key_hash_then_wrapped_forms(node: Node) -> None
 async def test_node_methods_when_called_then_answered(node: Node) -> None:
     assert (await node.call("getnetworkinfo"))["relayfee"] == Decimal("0.000001")
     assert await node.call("uptime") == 0
-    assert "getblock blockhash [verbosity]" in await node.call("help")
+    assert "getblock blockhash ( verbosity )" in await node.call("help")
     assert (await node.call("help", "getblock")).startswith("getblock blockhash")
     assert await node.call("getblockchaininfo")
     assert await node.call("stop") == "fedpeg stopping"

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from sidechain.api.registry import RpcError
+from sidechain.api.rpc_proofs import ProofMethods
 from sidechain.chain import Chain
 from sidechain.crypto.muhash import MuHash
 from sidechain.params import Deployment
@@ -58,6 +60,12 @@ async def test_tips_when_branches_are_of_every_kind_then_their_states(
     assert states[shown(other[0].hash)] == (2, 1, "valid-headers")
     info = await node.call("getblockchaininfo")
     assert (info["blocks"], info["headers"]) == (3, 6)
+    for method, params in (
+        ("getblockstats", [shown(known[3].hash)]),
+        ("gettxoutproof", [["11" * 32], shown(known[3].hash)]),
+    ):
+        error = await node.error(method, *params)
+        assert error == (-1, "Block not available (not fully downloaded)")
 
 
 async def test_block_when_beside_the_chain_then_shown_without_confirmations(
@@ -151,6 +159,25 @@ async def test_figures_when_transactions_are_in_blocks_then_counted(
     claim = await node.call("getblockstats", 1)
     made = first.transactions[1].outputs[0]
     assert claim["utxo_size_inc_actual"] == len(made.serialize()) + 41 - 45
+
+
+async def test_proof_when_nothing_is_indexed_then_a_coin_or_the_block_is_needed(
+    pool: BlockPool, node: Node
+) -> None:
+    """elementsd's gettxoutproof: without -txindex the coins say where a transaction is."""
+    signed = pool.signed
+    coin = signed.mint(ALICE, 10**5)
+    methods = ProofMethods(signed.chain, indexed=False)
+    txid = coin.txid[::-1].hex()
+    before = methods.gettxoutproof([txid])
+    place = shown(signed.chain.tip_hash)
+    everything = [(BOB.script, 10**5 - 1_000)]
+    signed.extend([signed.payment(ALICE, [coin], everything, fee_sats=1_000)])
+    assert ProofMethods(signed.chain).gettxoutproof([txid]) == before
+    with pytest.raises(RpcError) as refused:
+        methods.gettxoutproof([txid])
+    assert (refused.value.code, refused.value.message) == (-5, "Transaction not yet in block")
+    assert methods.gettxoutproof([txid], place) == before
 
 
 async def test_wait_when_the_tip_moves_then_answered(pool: BlockPool, node: Node) -> None:

@@ -15,9 +15,17 @@ from sidechain.crypto.siphash import siphash
 from sidechain.params import ChainParams, Deployment
 from sidechain.primitives.block import Block
 from sidechain.primitives.genesis import chain_params
-from sidechain.primitives.transaction import OutPoint, Transaction
+from sidechain.primitives.transaction import OutPoint, Transaction, TxIn
 from sidechain.script.script import multisig_script
-from tests.factories import ALICE, BOB, FIRST_BLOCK_TIME_S, SignedChain, federation_params, secret
+from tests.factories import (
+    ALICE,
+    BOB,
+    FIRST_BLOCK_TIME_S,
+    SignedChain,
+    federation_params,
+    output,
+    secret,
+)
 
 # The public key of BIP32's first test vector, in the form of test networks.
 EXTENDED_KEY = (
@@ -266,3 +274,40 @@ def test_siphash_when_the_paper_s_example_then_its_value() -> None:
     keys = int.from_bytes(key[:8], "little"), int.from_bytes(key[8:], "little")
     assert siphash(*keys, bytes(range(15))) == 0xA129CA6149BE45E5
     assert siphash(*keys, b"") == 0x726FDB47DD0E0E31
+
+
+async def test_generate_when_transactions_are_given_then_their_fees_are_left(
+    tmp_path: Path,
+) -> None:
+    """elementsd fills the coinbase of `generateblock` before the transactions come in."""
+    params = chain_params(name="free", initial_free_coins_sats=10**6, accept_nonstandard=True)
+    node = open_node(tmp_path / "anyone", params)
+    coin = OutPoint(node.chain.block(0).transactions[1].txid, 0)
+    tx = Transaction.build(
+        inputs=[TxIn(coin)],
+        outputs=[output(params, ALICE.script, 999_000), output(params, b"", 1_000)],
+    )
+    made = node.block((await node.call("generateblock", "raw(51)", [tx.raw.hex()], False))["hex"])
+    assert [each.value_sats for each in made.transactions[0].outputs] == [0, 0]
+    assert made.transactions[0].outputs[0].script == b"\x6a"
+    # A block asked for otherwise pays them out.
+    node.chain.submit_tx(tx, None, NOW_S)
+    await node.call("generatetodescriptor", 1, "raw(51)")
+    assert node.chain.block(1).transactions[0].outputs[0].value_sats == 1_000
+    node.chain.close()
+
+
+async def test_generate_when_before_segwit_then_no_reserved_value(tmp_path: Path) -> None:
+    params = chain_params(name="old", block_subsidy_sats=1_000, segwit_height=3)
+    node = open_node(tmp_path / "old", params)
+    await node.call("generatetodescriptor", 3, "raw(51)")
+    coinbases = [node.chain.block(height).transactions[0] for height in (1, 2, 3)]
+    assert [tx.has_witness for tx in coinbases] == [False, False, True]
+    node.chain.close()
+
+
+async def test_generate_when_the_descriptor_needs_private_keys_then_error_says_so(
+    anyone: Node,
+) -> None:
+    error = await anyone.error("generateblock", f"pkh({EXTENDED_KEY}/0'/0)", [])
+    assert error == (-5, "Cannot derive script without private keys")

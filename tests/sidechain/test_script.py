@@ -111,6 +111,12 @@ def test_templates_are_recognised(script: bytes, kind: ScriptKind) -> None:
 def test_multisig_is_read_back_and_bounds_are_checked() -> None:
     keys = tuple(b"\x03" + bytes([n]) * 32 for n in range(16))
     assert parse_multisig(multisig_script(11, keys)) == (11, keys)
+    for threshold, count in ((11, 20), (17, 20), (20, 20)):
+        long = tuple(b"\x02" + bytes([n]) * 32 for n in range(count))
+        script = multisig_script(threshold, long)
+        assert parse_multisig(script) == (threshold, long)
+        assert parse_multisig(script[:-3] + b"\x4c" + script[-3:]) is None
+        assert parse_multisig(script[:-2] + b"\x15\xae") is None
     for threshold, count in ((0, 1), (2, 1), (1, 21)):
         with pytest.raises(InvalidEncoding):
             multisig_script(threshold, [KEY] * count)

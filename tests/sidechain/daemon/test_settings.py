@@ -118,7 +118,7 @@ def test_file_when_wrong_then_elementsds_words(tmp_path: Path, file: str, text: 
 
 def test_name_in_a_file_when_unknown_then_only_a_warning(tmp_path: Path) -> None:
     settings = read(tmp_path, "chain=x\nfoo=1\n[x]\nbar=2")
-    assert settings.warnings == [
+    assert settings.notes == [
         "Ignoring unknown configuration value foo",
         "Ignoring unknown configuration value x.bar",
     ]
@@ -173,7 +173,7 @@ def test_chain_when_none_of_ours_is_named_then_refused(tmp_path: Path, words: li
 def test_option_without_meaning_when_set_then_one_warning_each(tmp_path: Path) -> None:
     settings = read(tmp_path, "chain=x\ndbcache=4", "-listen=0", "-connect=a", "-connect=b")
     settings.check()
-    assert [warning.split()[1] for warning in settings.warnings] == [
+    assert [warning.split()[1] for warning in settings.notes] == [
         "-connect",
         "-listen",
         "-dbcache",
