@@ -71,10 +71,15 @@ def index_argument(value: Any) -> int:
 
 
 def integer_argument(value: Any) -> int:
-    """A JSON integer."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise WrongType(value, "number")
-    return value
+    """A JSON integer of 64 bits.
+
+    Raises:
+        RpcError: MISC_ERROR with the text of elementsd's JSON library for any other number.
+    """
+    number = number_argument(value)
+    if not isinstance(number, int) or not -(1 << 63) <= number < 1 << 63:
+        raise RpcError(MISC_ERROR, "JSON integer out of range")
+    return number
 
 
 def number_argument(value: Any) -> int | Decimal:

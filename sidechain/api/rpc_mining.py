@@ -11,6 +11,7 @@ from sidechain.api.arguments import (
     array_argument,
     flag_argument,
     integer_argument,
+    object_argument,
     text_argument,
 )
 from sidechain.api.registry import (
@@ -100,6 +101,7 @@ class MiningMethods:
     def _proposal(self, value: Any) -> ParamEntry:
         if value is None:
             return NULL_ENTRY
+        object_argument(value)
         chain = self._chain
         if not dynafed_active(chain, chain.tip_height, chain.params):
             raise RpcError(
@@ -107,11 +109,11 @@ class MiningMethods:
                 "Dynamic federations is not active on this network. Proposed parameters are not "
                 "needed.",
             )
-        if not isinstance(value, dict):
-            raise RpcError(TYPE_ERROR, "JSON value is not of expected type object")
         signblockscript = _hex_field(value, "signblockscript")
         limit = integer_argument(value.get("max_block_witness"))
-        if not 0 <= limit <= MAX_WITNESS_LIMIT:
+        if not -MAX_WITNESS_LIMIT <= limit <= MAX_WITNESS_LIMIT:
+            raise RpcError(MISC_ERROR, "JSON integer out of range")
+        if limit < 0:
             raise RpcError(INVALID_PARAMETER, "max_block_witness must be non-negative")
         fedpegscript = _hex_field(value, "fedpegscript")
         items = array_argument(value.get("extension_space"))
