@@ -218,27 +218,40 @@ def _read(reader: Reader, table: Sequence[Field], where: str, params: ChainParam
         key = reader.vec()
         if not key:
             return found
-        inner = Reader(key)
-        number = inner.compact_size()
+        number, subtype, rest = _read_key(key)
         entry = plain.get(number)
         if number == _PROPRIETARY:
-            identifier = inner.vec()
-            subtype = inner.compact_size()
-            entry = own.get(subtype) if identifier == b"pset" else None
+            entry = None if subtype is None else own.get(subtype)
         elif table is GLOBAL and number == 0:
             raise InvalidEncoding("Unsigned tx is not allowed in PSET")
         if entry is not None:
-            _take(found, entry, key, inner.remaining, reader, params)
+            _take(found, entry, key, rest, reader, params)
             continue
-        rest = found.proprietary if number == _PROPRIETARY else found.unknown
-        if key in rest:
+        others = found.proprietary if number == _PROPRIETARY else found.unknown
+        if key in others:
             raise InvalidEncoding(
                 "Duplicate Key, proprietary key already found"
                 if number == _PROPRIETARY
                 else "Duplicate Key, key for unknown value already provided"
             )
-        rest[key] = reader.vec()
+        others[key] = reader.vec()
     raise InvalidEncoding(f"Separator is missing at the end of {where}")
+
+
+def _read_key(key: bytes) -> tuple[int, int | None, int]:
+    """Number of a key, Elements' own subtype if it has one, and how many bytes follow."""
+    reader, subtype = Reader(key), None
+    try:
+        number = reader.compact_size()
+        if number == _PROPRIETARY:
+            identifier = reader.vec()
+            subtype = reader.compact_size()
+            subtype = subtype if identifier == b"pset" else None
+    except InvalidEncoding as error:
+        if error.reason == "end of data":
+            raise InvalidEncoding("SpanReader::read(): end of data") from error
+        raise
+    return number, subtype, reader.remaining
 
 
 def _take(

@@ -49,9 +49,17 @@ def checked_value(field: Field, value: bytes, params: ChainParams) -> bytes:
     if form in (Form.VALUE, Form.ASSET):
         if value == b"\0":
             return b""
-        check_field(value, VALUE_LENGTHS if form is Form.VALUE else ASSET_LENGTHS)
+        lengths = VALUE_LENGTHS if form is Form.VALUE else ASSET_LENGTHS
+        if value[0] in lengths and lengths[value[0]] != len(value):
+            raise InvalidEncoding(WRONG_SIZE)
+        check_field(value, lengths)
         return value
-    return _parsed(form, value, params)
+    try:
+        return _parsed(form, value, params)
+    except InvalidEncoding as error:
+        if error.reason == "trailing data":
+            raise InvalidEncoding(WRONG_SIZE) from error
+        raise
 
 
 def _sized(value: bytes, size: int, *, null_is_absent: bool) -> bytes:

@@ -176,6 +176,12 @@ def test_final_input_when_written_then_without_what_signers_needed() -> None:
         (raw(shared=entry(b"\x06\0", b"\0")), "Global tx modifiable flags key is more than one "
          "byte type"),
         (raw(shared=entry(own(0), b"")), "SpanReader::read(): end of data"),
+        (raw(shared=entry(b"\xfc", b"")), "SpanReader::read(): end of data"),
+        (raw(paid=entry(own(1), b"\x08")), "Size of value was not the stated size"),
+        (
+            raw(spent=entry(b"\x01", b"\x01" * 42 + b"\0\0\0")),
+            "Size of value was not the stated size",
+        ),
         (raw(spent=entry(b"\x10", b"")), "Size of value was not the stated size"),
         (raw(spent=entry(b"\x02" + bytes(33), b"")), "Invalid pubkey"),
         (raw(spent=entry(b"\x06" + KEY, b"")), "Invalid length for HD key path"),
