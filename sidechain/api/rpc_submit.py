@@ -7,7 +7,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from sidechain.api.arguments import encoded_argument, flag_argument, hash_argument
+from sidechain.api.arguments import (
+    encoded_argument,
+    flag_argument,
+    hash_argument,
+    text_argument,
+)
 from sidechain.api.registry import (
     DESERIALIZATION_ERROR,
     INVALID_ADDRESS_OR_KEY,
@@ -122,7 +127,8 @@ class SubmitMethods:
 
     async def submitblock(self, hexdata: Any, dummy: Any = None) -> str | None:
         """Take in a signed block; BIP22's answer. The second parameter is ignored."""
-        del dummy
+        if dummy is not None:
+            text_argument(dummy)
         return await self._submission.submit(decode_block(hexdata, self._chain))
 
     def submitheader(self, hexdata: Any) -> None:

@@ -83,6 +83,7 @@ async def test_submitblock_when_answered_then_null_or_a_word(pool: BlockPool, no
     for bad in ("", "zz", raw[:-2], " " + raw):
         assert await node.error("submitblock", bad) == (-22, "Block decode failed")
     assert (await node.error("submitblock", 5))[0] == -3
+    assert (await node.error("submitblock", "00", 5))[0] == -3
 
 
 async def test_submitheader_when_wrong_then_error_with_the_reason(
