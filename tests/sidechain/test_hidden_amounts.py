@@ -182,6 +182,8 @@ def test_asset_when_hidden_and_any_of_its_bytes_is_one_then_still_hidden(positio
     assert not balances_plainly(tx, [source.coin])
     with pytest.raises(InvalidTransaction, match="hidden asset without surjection proof"):
         check_amounts(tx, [source.coin], PEGGED)
+    hidden = hidden_transaction(_inputs(1), [source], [_open(5).hidden("out")])
+    assert _accepted(hidden, [source])
     other = replace(source, asset_blinder=blinder("another"))
     with pytest.raises(InvalidTransaction, match="value in != value out"):
         check_amounts(tx, [other.coin], PEGGED)
