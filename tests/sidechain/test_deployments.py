@@ -122,14 +122,26 @@ def test_state_when_start_is_ahead_then_defined_until_a_period_ends_behind_it() 
     assert state_at(chain, 2 * WINDOW) is DeploymentState.STARTED
 
 
-def test_state_when_a_least_height_is_set_then_locked_in_until_there() -> None:
+@pytest.mark.parametrize(
+    ("least", "active"),
+    [
+        (3 * WINDOW - 1, 3 * WINDOW),
+        (3 * WINDOW, 3 * WINDOW),
+        (3 * WINDOW + 1, 4 * WINDOW),
+        (4 * WINDOW, 4 * WINDOW),
+        (4 * WINDOW + 1, 5 * WINDOW),
+    ],
+)
+def test_state_when_a_least_height_is_set_then_locked_in_until_there(
+    least: int, active: int
+) -> None:
     params = voting_params(
-        dynafed=Deployment(bit=25, start=0, min_activation_height=4 * WINDOW + 1)
+        dynafed=Deployment(bit=25, start=0, min_activation_height=least)
     )
     chain = VotingHeaders(params)
     chain.vote(5 * WINDOW)
-    assert state_at(chain, 4 * WINDOW) is DeploymentState.LOCKED_IN
-    assert state_at(chain, 5 * WINDOW) is DeploymentState.ACTIVE
+    assert state_at(chain, active - 1) is DeploymentState.LOCKED_IN
+    assert state_at(chain, active) is DeploymentState.ACTIVE
 
 
 def test_state_when_start_is_special_then_no_header_is_asked() -> None:
