@@ -169,6 +169,28 @@ def test_since_and_cache_when_asked_then_first_block_of_the_state() -> None:
         assert again is state_at(chain, height)
 
 
+def test_state_when_a_period_is_one_block_then_every_block_is_a_step() -> None:
+    params = voting_params(miner_confirmation_window=1, rule_change_activation_threshold=1)
+    chain = VotingHeaders(params)
+    chain.vote(6)
+    assert [state_at(chain, height) for height in range(5)] == [
+        DeploymentState.DEFINED,
+        DeploymentState.STARTED,
+        DeploymentState.LOCKED_IN,
+        DeploymentState.ACTIVE,
+        DeploymentState.ACTIVE,
+    ]
+    dynafed = params.dynafed
+    assert [state_since(chain, height - 1, dynafed, params, {}) for height in range(6)] == [
+        *(0, 1, 2),
+        *(3, 3, 3),
+    ]
+    undecided = VotingHeaders(params)
+    undecided.vote(4, VERSION_TOP_BITS)
+    since = [state_since(undecided, height - 1, dynafed, params, {}) for height in range(1, 5)]
+    assert since == [1, 1, 1, 1]
+
+
 def test_count_when_in_the_middle_of_a_period_then_what_is_still_possible() -> None:
     chain = VotingHeaders(voting_params())
     chain.vote(WINDOW + 1)
