@@ -274,6 +274,13 @@ def test_coinbase_witness_when_only_that_is_missing_then_filled() -> None:
     coinbase = full.transactions[0]
     bare = Transaction.build(inputs=coinbase.inputs, outputs=coinbase.outputs)
     assert fill_coinbase_witness(Block(full.header, (bare,))) == full
+    # What stands first may be no coinbase at all: it is filled in, and judged later.
+    several = Transaction.build(
+        inputs=[*coinbase.inputs, TxIn(POINTS[0])], outputs=coinbase.outputs
+    )
+    filled = fill_coinbase_witness(Block(full.header, (several,))).transactions[0]
+    assert filled.txid == several.txid
+    assert [witness.script for witness in filled.input_witnesses] == [(bytes(32),), ()]
     other = Transaction.build(
         inputs=coinbase.inputs,
         outputs=coinbase.outputs,
