@@ -13,7 +13,7 @@ import pytest
 from sidechain.crypto.keys import public_key
 from sidechain.errors import Invalid, InvalidBlock, InvalidTransaction
 from sidechain.params import MAX_MONEY_SATS
-from sidechain.primitives.block import Block
+from sidechain.primitives.block import Block, BlockHeader
 from sidechain.primitives.confidential import explicit_asset
 from sidechain.primitives.transaction import InputWitness, OutPoint, Transaction, TxIn
 from sidechain.script.flags import CONSENSUS_FLAGS
@@ -28,6 +28,7 @@ from sidechain.validation.block_check import (
 )
 from sidechain.validation.coins import PeginKey
 from sidechain.validation.connect import connect_block, validate_proposal
+from sidechain.validation.headers import median_time_past
 from sidechain.validation.pegins import parse_pegin
 from sidechain.validation.tx_verify import (
     check_inputs,
@@ -291,6 +292,33 @@ def test_coinbase_witness_when_only_that_is_missing_then_filled() -> None:
     for transactions in ((), (other,), (uncommitted,), (idle,)):
         block = Block(full.header, transactions)
         assert fill_coinbase_witness(block) is block
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """A chain of which only the times of its blocks are asked."""
+
+    times_s: tuple[int, ...]
+
+    @property
+    def tip_height(self) -> int:
+        return len(self.times_s) - 1
+
+    def header(self, height: int) -> BlockHeader:
+        return BlockHeader(
+            version=4,
+            prev_hash=bytes(32),
+            merkle_root=bytes(32),
+            time=self.times_s[height],
+            height=height,
+        )
+
+
+def test_median_time_when_blocks_are_many_then_of_the_last_eleven() -> None:
+    rising = [100 * height for height in range(13)]
+    for place, expected in ((0, 700), (1, 700), (2, 800)):
+        late = Times((*rising[:place], 10_000, *rising[place + 1 :]))
+        assert median_time_past(late, 12) == expected, place
 
 
 def test_header_when_its_signature_is_asked_for_then_looked_at() -> None:
