@@ -20,9 +20,8 @@ from sidechain.validation.tx_check import check_transaction
 
 MISSING_INPUTS: Final = "bad-txns-inputs-missingorspent"
 ALWAYS_WRONG: Final = "mandatory-script-verify-flag-failed"
-"""No correct member of this version ever held a transaction that was refused for this,"""
-UNSUPPORTED: Final = "unsupported"
-"""but a later version may know scripts that this one does not."""
+"""No correct member ever held a transaction that was refused for this. What a later version may
+know more of (leaves, keys, opcodes) is refused by policy alone, under another name."""
 CLAIMS_JUDGED_MAX: Final = 50
 """Peg-in claims from peers judged at the same time; more are dropped and come again."""
 ANNOUNCE_PAUSE_MS: Final = 10
@@ -189,7 +188,7 @@ class TransactionRelay:
             self._gossip.wait_for_inputs(member, tx.wtxid, tx.serialize(), parents)
             return
         self._gossip.refused(tx.wtxid)
-        if error.reason.startswith(ALWAYS_WRONG) and UNSUPPORTED not in error.reason:
+        if error.reason.startswith(ALWAYS_WRONG):
             self._blame(member, str(error))
         elif self._log_budget.take(self._now_ms()):
             self._log.info("tx_refused", txid=tx.txid[::-1].hex(), reason=str(error))

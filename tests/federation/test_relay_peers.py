@@ -369,7 +369,8 @@ def test_refusal_when_scripts_are_of_a_later_version_then_nobody_pays(stage: Sta
     (tx,) = stage.chain_of(1)
 
     def later(*_: Any) -> bytes:
-        raise InvalidTransaction("mandatory-script-verify-flag-failed (taproot-unsupported)")
+        reserved = "Taproot version reserved for soft-fork upgrades"
+        raise InvalidTransaction(f"non-mandatory-script-verify-flag ({reserved})")
 
     stage.chain.submit_tx = later  # type: ignore[method-assign, assignment]
     stage.give(1, tx)
