@@ -141,9 +141,7 @@ class Payer:
             entropy=_NOTHING_TO_BLIND,
         )
         draft = build_payment(payments, [coin], terms)
-        return sign(
-            draft, lambda coin: self._account.secret(coin.branch, coin.index), self._params
-        )
+        return sign(draft, lambda coin: self._account.secret(coin.branch, coin.index), self._params)
 
 
 class Bench:
@@ -379,9 +377,7 @@ def register(program: click.Group) -> None:
         metavar="COMMAND",
         help="Measure another elementsd-compatible daemon with the same load; print ratios.",
     )
-    async def chain(
-        session: Session, *, transactions: int, seed: int, against: str | None
-    ) -> None:
+    async def chain(session: Session, *, transactions: int, seed: int, against: str | None) -> None:
         """Measure how fast a node alone accepts payments and connects blocks, through JSON-RPC."""
         report = await measure_chain(
             ["--transactions", str(transactions), "--seed", str(seed)]

@@ -433,9 +433,7 @@ def _batch(
     )
 
 
-def _rung(
-    batch: OpenBatch, view: BatchView, parameters: PegParameters
-) -> BatchVersion | None:
+def _rung(batch: OpenBatch, view: BatchView, parameters: PegParameters) -> BatchVersion | None:
     """The version of the next step at this height, or None when the step is skipped."""
     fee_sats = fee_at(view.rate_sats_per_kvb, batch.vsize)
     if batch.versions:
@@ -455,15 +453,12 @@ def _rung(
     )
 
 
-def _budget(
-    batch: OpenBatch, view: BatchView, parameters: PegParameters
-) -> tuple[int, int]:
+def _budget(batch: OpenBatch, view: BatchView, parameters: PegParameters) -> tuple[int, int]:
     """What the pool pays for, and the most the batch may spend, at this height (P18, P24)."""
     own_sats = view.pool_sats + sum(burn.fee_sats for burn in batch.payouts)
     affordable_sats = min(parameters.fee_cap_sats, own_sats)
     expires = any(
-        coin.blocks_left(view.committed_height) <= parameters.sweep_window
-        for coin in batch.inputs
+        coin.blocks_left(view.committed_height) <= parameters.sweep_window for coin in batch.inputs
     )
     if expires:
         # Losing the coin costs more than a pool below zero (P24).

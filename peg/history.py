@@ -175,9 +175,7 @@ class PegHistory:
         self._extend(height, coinbase.commitment, clock, burns, sums)
         return deposits
 
-    def _read_outputs(
-        self, block: Block, height: int, clock: int
-    ) -> tuple[list[Burn], _BlockSums]:
+    def _read_outputs(self, block: Block, height: int, clock: int) -> tuple[list[Burn], _BlockSums]:
         sums = _BlockSums()
         burns: list[Burn] = []
         for position, transaction in enumerate(block.transactions):

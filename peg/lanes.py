@@ -88,9 +88,7 @@ def decode_marker(script: bytes) -> Marker | None:
     if len(script) != MARKER_BYTES or not script.startswith(_MARKER_PREFIX):
         return None
     reader = Reader(script, len(_MARKER_PREFIX))
-    return Marker(
-        lane=reader.u8(), count=reader.u8(), h_sel=reader.u32(), digest=reader.read(32)
-    )
+    return Marker(lane=reader.u8(), count=reader.u8(), h_sel=reader.u32(), digest=reader.read(32))
 
 
 def batch_digest(
@@ -196,9 +194,7 @@ def _batch_payouts(
     return burns
 
 
-def _is_emergency(
-    transaction: ParentTx, state: LaneState, fed_programs: Collection[bytes]
-) -> bool:
+def _is_emergency(transaction: ParentTx, state: LaneState, fed_programs: Collection[bytes]) -> bool:
     """Whether emergency holders moved the anchor to a known federation. Source: peg:10."""
     if len(transaction.outputs) < 2 or transaction.inputs[0] != state.anchor:
         return False

@@ -104,9 +104,7 @@ def standing(facts: BurnFacts, parameters: PegParameters) -> Standing:
             return Standing(BurnStatus.RELEASED, _idle(facts) + _waiting(facts))
 
 
-def latest_clock(
-    facts: BurnFacts, parameters: PegParameters, *, clock: int, now_sats: int
-) -> int:
+def latest_clock(facts: BurnFacts, parameters: PegParameters, *, clock: int, now_sats: int) -> int:
     """Expected clock of the payment's confirmation, roughly.
 
     Args:

@@ -206,9 +206,7 @@ def _decode_body(kind: int, reader: Reader) -> Record:
         case 7:
             return ReleaseRecord(reader.read(BURN_ID_BYTES))
         case 8:
-            return ParamRecord(
-                parameter=reader.u8(), value=reader.u64(), active_from=reader.u32()
-            )
+            return ParamRecord(parameter=reader.u8(), value=reader.u64(), active_from=reader.u32())
         case 9:
             return HandoverRecord(reader.u8(), reader.read(32))
         case 10:

@@ -114,8 +114,7 @@ def stops_selection(halts: tuple[Halt, ...]) -> bool:
     one member only, and selection must be equal on all.
     """
     return any(
-        halt in halts
-        for halt in (Halt.POOL_NEGATIVE, Halt.VANISHED, Halt.INFLATION, Halt.COIN_AGE)
+        halt in halts for halt in (Halt.POOL_NEGATIVE, Halt.VANISHED, Halt.INFLATION, Halt.COIN_AGE)
     )
 
 

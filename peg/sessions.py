@@ -198,8 +198,7 @@ class MemberSessions:
             self._entries[batch.anchor] = entry
         own_key = self._script.keys[self._member]
         signatures = tuple(
-            self._signer.sign_parent_input(digest, key_tweak(own_key, coin.claim_script))
-            + b"\x01"
+            self._signer.sign_parent_input(digest, key_tweak(own_key, coin.claim_script)) + b"\x01"
             for digest, coin in zip(session.digests, batch.inputs, strict=True)
         )
         share = PegSig(

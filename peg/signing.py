@@ -133,9 +133,7 @@ def frame_digest(genesis: bytes, kind: int, body: bytes) -> bytes:
     return tagged_hash("fedpeg/msg", genesis + bytes((kind,)) + body)
 
 
-def open_frame(
-    genesis: bytes, kind: int, frame: bytes, *, member: int, block_key: bytes
-) -> bytes:
+def open_frame(genesis: bytes, kind: int, frame: bytes, *, member: int, block_key: bytes) -> bytes:
     """Check the signature that ends a frame; returns the body before it.
 
     Args:

@@ -387,9 +387,7 @@ class Branches:
         )
         return self._validator.judge(block, params, connect, again=whole)
 
-    def _disconnect(
-        self, moves: Moves, flags: NodeFlags, changed: Iterable[Node] = ()
-    ) -> None:
+    def _disconnect(self, moves: Moves, flags: NodeFlags, changed: Iterable[Node] = ()) -> None:
         block = Block.decode(self._state.block_bytes(self._state.tip_height), self._params)
         keep = flags | NodeFlags.DATA | NodeFlags.VALIDATED
         self._state.disconnect(keep=keep, changed=changed)

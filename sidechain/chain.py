@@ -263,9 +263,7 @@ class Chain:
             max_weight_wu: sum of their weights; leave room for header, signatures and coinbase.
             min_fee_sats_per_kvb: what each pays at least, with those it needs.
         """
-        return select(
-            self._mempool, max_weight_wu, min_fee_sats_per_kvb=min_fee_sats_per_kvb
-        )
+        return select(self._mempool, max_weight_wu, min_fee_sats_per_kvb=min_fee_sats_per_kvb)
 
     def build_template(
         self,
@@ -330,9 +328,7 @@ class Chain:
         self._tell_listeners()
         return delta
 
-    def submit_block(
-        self, block: Block, *, facts: ParentFacts | None, now_s: int
-    ) -> str | None:
+    def submit_block(self, block: Block, *, facts: ParentFacts | None, now_s: int) -> str | None:
         """Take in a signed block, on the tip or not, and follow the best chain.
 
         A coinbase that commits to witnesses but has none gets the usual one first.
@@ -380,9 +376,7 @@ class Chain:
         """
         return self._branches.claims_awaited(block)
 
-    def invalidate_block(
-        self, block_hash: bytes, *, facts: ParentFacts | None, now_s: int
-    ) -> None:
+    def invalidate_block(self, block_hash: bytes, *, facts: ParentFacts | None, now_s: int) -> None:
         """Call a known block invalid, and follow the best chain without it.
 
         Raises:
@@ -393,16 +387,12 @@ class Chain:
             self._follow(moves, now_s, readmit=count < INVALIDATED_READMITTED_BLOCKS)
         self.activate(facts=facts, now_s=now_s)
 
-    def reconsider_block(
-        self, block_hash: bytes, *, facts: ParentFacts | None, now_s: int
-    ) -> None:
+    def reconsider_block(self, block_hash: bytes, *, facts: ParentFacts | None, now_s: int) -> None:
         """Forget that a block, those under it and those on it have failed; try them again."""
         self._branches.reconsider(block_hash)
         self.activate(facts=facts, now_s=now_s)
 
-    def precious_block(
-        self, block_hash: bytes, *, facts: ParentFacts | None, now_s: int
-    ) -> None:
+    def precious_block(self, block_hash: bytes, *, facts: ParentFacts | None, now_s: int) -> None:
         """Treat a block as if it had come before all others of its height."""
         self._branches.prefer(block_hash)
         self.activate(facts=facts, now_s=now_s)

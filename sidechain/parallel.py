@@ -71,9 +71,7 @@ class ThreadedVerifier:
 
 
 class _Started:
-    def __init__(
-        self, steps: "list[Future[InvalidTransaction | None] | ScriptsCheck]"
-    ) -> None:
+    def __init__(self, steps: "list[Future[InvalidTransaction | None] | ScriptsCheck]") -> None:
         self._steps = steps
 
     def fault(self) -> InvalidTransaction | None:

@@ -204,9 +204,7 @@ class SignedChain:
             )
         )
         return Transaction.build(
-            inputs=[
-                TxIn(OutPoint(deposit.txid, deposit.vout), sequence=0xFFFFFFFD, is_pegin=True)
-            ],
+            inputs=[TxIn(OutPoint(deposit.txid, deposit.vout), sequence=0xFFFFFFFD, is_pegin=True)],
             outputs=[
                 output(self.params, script, deposit.amount_sats - fee_sats),
                 output(self.params, b"", fee_sats),

@@ -63,9 +63,7 @@ def recorded_params() -> ChainParams:
 def recorded_blocks() -> tuple[Block, ...]:
     """All blocks of the recorded chain by height, decoded."""
     params = recorded_params()
-    return tuple(
-        Block.decode(case_bytes(entry), params) for entry in chain_json("blocks.json")
-    )
+    return tuple(Block.decode(case_bytes(entry), params) for entry in chain_json("blocks.json"))
 
 
 def display(internal: bytes) -> str:

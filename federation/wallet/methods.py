@@ -216,9 +216,7 @@ class WalletMethods:
 
     # ---- payments ----
 
-    async def send_to_address(
-        self, name: str, address: str, amount: Any, asset: str = ""
-    ) -> str:
+    async def send_to_address(self, name: str, address: str, amount: Any, asset: str = "") -> str:
         """Pay from a wallet; the payment is recorded before it leaves.
 
         A confidential address is paid blinded. `asset` is an id or a label, empty for the pegged

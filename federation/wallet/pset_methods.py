@@ -67,9 +67,7 @@ class PsetMethods:
 
     # ---- PSETs ----
 
-    async def create(
-        self, name: str, address: str, amount: Any, asset: str = ""
-    ) -> dict[str, Any]:
+    async def create(self, name: str, address: str, amount: Any, asset: str = "") -> dict[str, Any]:
         """A payment of a wallet for others to sign. Its coins are not set aside meanwhile."""
         value_sats = amount_of(amount)
         target = decode_address(check_text(address, "address"), self._params.prefixes)

@@ -76,9 +76,9 @@ def register_chain_methods(
     BlindingMethods(chain).register(registry)
     PsbtMethods(chain, descriptors, indexed=hooks.indexed).register(registry)
     PsetMethods(chain, labels).register(registry)
-    MempoolMethods(
-        chain, facts_for=facts_for, unix_time_s=clock, file=mempool_file
-    ).register(registry)
+    MempoolMethods(chain, facts_for=facts_for, unix_time_s=clock, file=mempool_file).register(
+        registry
+    )
     SubmissionMethods(
         chain, facts_for=facts_for, on_accepted=on_accepted, unix_time_s=clock
     ).register(registry)
@@ -93,7 +93,5 @@ def register_chain_methods(
             rules=template,
         )
         mining.register(registry)
-        TemplateMethods(
-            chain, submission, mining.next_block, unix_time_s=clock
-        ).register(registry)
+        TemplateMethods(chain, submission, mining.next_block, unix_time_s=clock).register(registry)
         SketchMethods(chain).register(registry)

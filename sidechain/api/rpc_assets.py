@@ -95,9 +95,7 @@ class AssetMethods:
             shown.append(({"hex": tx.raw.hex()} if last else {}) | details)
         return shown
 
-    def _issued(
-        self, tx: Transaction, entry: dict[str, Any]
-    ) -> tuple[Transaction, dict[str, Any]]:
+    def _issued(self, tx: Transaction, entry: dict[str, Any]) -> tuple[Transaction, dict[str, Any]]:
         asset_sats, asset_to = self._issued_part(entry, "asset")
         token_sats, token_to = self._issued_part(entry, "token")
         if asset_to is None and token_to is None:
@@ -145,9 +143,7 @@ class AssetMethods:
             return 0, None
         amount_sats = amount_argument(entry[f"{kind}_amount"], bounded=False)
         if amount_sats <= 0:
-            raise RpcError(
-                INVALID_PARAMETER, f"Invalid parameter, {kind}_amount must be positive"
-            )
+            raise RpcError(INVALID_PARAMETER, f"Invalid parameter, {kind}_amount must be positive")
         text = entry.get(f"{kind}_address")
         if not isinstance(text, str):
             raise RpcError(
@@ -159,9 +155,7 @@ class AssetMethods:
         try:
             return decode_address(text, self._chain.params.prefixes)
         except InvalidEncoding as error:
-            raise RpcError(
-                INVALID_PARAMETER, f"Invalid {kind} address provided: {text}"
-            ) from error
+            raise RpcError(INVALID_PARAMETER, f"Invalid {kind} address provided: {text}") from error
 
     def rawreissueasset(self, transaction: Any, reissuances: Any) -> dict[str, str]:
         """Add reissuances to inputs that spend the tokens, and the outputs they pay."""
@@ -169,9 +163,7 @@ class AssetMethods:
         for item in array_argument(reissuances):
             entry = object_argument(item)
             if not _is_number(entry.get("asset_amount")):
-                raise RpcError(
-                    INVALID_PARAMETER, "Asset amount must be given for each reissuance."
-                )
+                raise RpcError(INVALID_PARAMETER, "Asset amount must be given for each reissuance.")
             amount_sats = amount_argument(entry["asset_amount"], bounded=False)
             if amount_sats <= 0:
                 raise RpcError(
@@ -218,9 +210,7 @@ def _reissuing_input(tx: Transaction, value: Any) -> int:
     if index >= len(tx.inputs):
         raise RpcError(INVALID_PARAMETER, "Input index must exist in transaction.")
     if tx.inputs[index].issuance is not None:
-        raise RpcError(
-            INVALID_PARAMETER, "Selected transaction input already has issuance data."
-        )
+        raise RpcError(INVALID_PARAMETER, "Selected transaction input already has issuance data.")
     return index
 
 
@@ -237,9 +227,7 @@ def _output(destination: Address, asset: bytes, amount_sats: int) -> TxOut:
     )
 
 
-def _rebuilt(
-    tx: Transaction, index: int, issuance: Issuance, outputs: list[TxOut]
-) -> Transaction:
+def _rebuilt(tx: Transaction, index: int, issuance: Issuance, outputs: list[TxOut]) -> Transaction:
     """The transaction with an issuance on one input and other outputs, which have no proofs."""
     inputs: list[TxIn] = list(tx.inputs)
     inputs[index] = replace(inputs[index], issuance=issuance)
@@ -250,4 +238,3 @@ def _rebuilt(
         locktime=tx.locktime,
         input_witnesses=tx.input_witnesses,
     )
-

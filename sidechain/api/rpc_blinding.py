@@ -23,12 +23,8 @@ from sidechain.validation.pegins import check_pegin
 from sidechain.wallet.blinding import Opened, blind
 
 _CANNOT_BLIND = "Unable to blind transaction: "
-_ONE_MORE = (
-    _CANNOT_BLIND + "Add another output to blind in order to complete the blinding."
-)
-_NO_SOURCE = (
-    _CANNOT_BLIND + "Are you sure each asset type to blind is represented in the inputs?"
-)
+_ONE_MORE = _CANNOT_BLIND + "Add another output to blind in order to complete the blinding."
+_NO_SOURCE = _CANNOT_BLIND + "Are you sure each asset type to blind is represented in the inputs?"
 
 
 class BlindingMethods:
@@ -97,9 +93,7 @@ class BlindingMethods:
             return Opened(asset=claim.asset, value_sats=claim.value_sats)
         for name, value in (("blinds", vbf), ("asset blinds", abf), ("asset ids", asset)):
             if not isinstance(value, str):
-                raise RpcError(
-                    INVALID_PARAMETER, f"input {name} must be an array of hex strings"
-                )
+                raise RpcError(INVALID_PARAMETER, f"input {name} must be an array of hex strings")
         return Opened(
             vbf=_blinder(vbf, "blinds"),
             abf=_blinder(abf, "asset blinds"),

@@ -284,9 +284,7 @@ def _inner_script(entry: dict[str, Any], script: bytes) -> bytes:
         raise RpcError(INVALID_PARAMETER, "redeemScript does not correspond to witnessScript")
     fits = (p2sh(inner), p2sh(wrapped)) if is_p2sh(script) else (wrapped,)
     if script not in fits:
-        raise RpcError(
-            INVALID_PARAMETER, "redeemScript/witnessScript does not match scriptPubKey"
-        )
+        raise RpcError(INVALID_PARAMETER, "redeemScript/witnessScript does not match scriptPubKey")
     return inner
 
 

@@ -196,9 +196,7 @@ class ChainMethods:
         shown = _buried(headers.tip_height, chain.params)
         for name in _SHOWN_ORDER:
             if voted[name].start != NEVER_ACTIVE:
-                shown[name] = _voted(
-                    headers, voted[name], chain.params, chain.deployment_states
-                )
+                shown[name] = _voted(headers, voted[name], chain.params, chain.deployment_states)
         return {
             "hash": wanted[::-1].hex(),
             "height": headers.tip_height,
@@ -278,9 +276,7 @@ class ChainMethods:
     def pruneblockchain(self, height: Any) -> None:
         """An error: nothing is ever pruned."""
         integer_argument(height)
-        raise RpcError(
-            MISC_ERROR, "Cannot prune blocks because node is not in prune mode."
-        )
+        raise RpcError(MISC_ERROR, "Cannot prune blocks because node is not in prune mode.")
 
 
 def _branch_status(node: Node) -> str:

@@ -71,9 +71,7 @@ class Described:
         try:
             script = wallycore.descriptor_to_script(self.parsed, 0, 0, 0, 0, index, 0)
         except _FAULTS as error:
-            raise RpcError(
-                INVALID_ADDRESS_OR_KEY, NEEDS_PRIVATE_KEYS
-            ) from error
+            raise RpcError(INVALID_ADDRESS_OR_KEY, NEEDS_PRIVATE_KEYS) from error
         return [_tweaked(bytes(script)) if self.text.startswith("tr(") else bytes(script)]
 
 
@@ -115,9 +113,7 @@ class DescriptorMethods:
                 INVALID_PARAMETER, "Range should not be specified for an un-ranged descriptor"
             )
         if found.is_range and range is None:
-            raise RpcError(
-                INVALID_PARAMETER, "Range must be specified for a ranged descriptor"
-            )
+            raise RpcError(INVALID_PARAMETER, "Range must be specified for a ranged descriptor")
         # A long range takes its time.
         return await asyncio.to_thread(self._addresses, found, first, last)
 
@@ -152,9 +148,7 @@ class DescriptorMethods:
                 'Scan already in progress, use action "abort" or "status"',
             )
         if scanobjects is None:
-            raise RpcError(
-                MISC_ERROR, "scanobjects argument is required for the start action"
-            )
+            raise RpcError(MISC_ERROR, "scanobjects argument is required for the start action")
         self._scanning, self._abort = True, False
         try:
             wanted = await asyncio.to_thread(self._all_wanted, array_argument(scanobjects))
@@ -182,9 +176,7 @@ class DescriptorMethods:
         if isinstance(item, dict):
             text = item.get("desc")
             if text is None:
-                raise RpcError(
-                    INVALID_PARAMETER, "Descriptor needs to be provided in scan object"
-                )
+                raise RpcError(INVALID_PARAMETER, "Descriptor needs to be provided in scan object")
             if item.get("range") is not None:
                 first, last = _range(item["range"])
         elif not isinstance(item, str):
@@ -308,9 +300,7 @@ class DescriptorMethods:
         else:
             key = _hex(inner.rpartition("]")[2], f"{name}(): key '{inner}' is not valid")
             if not is_public_key(key):
-                raise RpcError(
-                    INVALID_ADDRESS_OR_KEY, f"{name}(): Pubkey '{inner}' is invalid"
-                )
+                raise RpcError(INVALID_ADDRESS_OR_KEY, f"{name}(): Pubkey '{inner}' is invalid")
             scripts = [push(key) + bytes((OP_CHECKSIG,))]
             if name == "combo":
                 scripts.append(p2pkh(key))
@@ -330,9 +320,7 @@ def _wally_form(body: str) -> Described:
     # Of `tr`, libwally knows only Bitcoin's tweak; the key alone it gives as `rawtr`.
     form = f"raw{body}" if body.startswith("tr(") else body
     try:
-        parsed = wallycore.descriptor_parse(
-            form, None, wallycore.WALLY_NETWORK_LIQUID_REGTEST, 0
-        )
+        parsed = wallycore.descriptor_parse(form, None, wallycore.WALLY_NETWORK_LIQUID_REGTEST, 0)
         features = wallycore.descriptor_get_features(parsed)
     except _FAULTS as error:
         raise RpcError(
@@ -388,9 +376,7 @@ def _indexes(first: int, last: int) -> Iterator[int]:
 def _range(value: Any) -> tuple[int, int]:
     if isinstance(value, list):
         if len(value) != 2:
-            raise RpcError(
-                INVALID_PARAMETER, "Range must be specified as end or as [begin,end]"
-            )
+            raise RpcError(INVALID_PARAMETER, "Range must be specified as end or as [begin,end]")
         first, last = map(integer_argument, value)
         if first > last:
             raise RpcError(

@@ -48,9 +48,7 @@ class KeyMethods:
         add("signmessagewithprivkey", self.signmessagewithprivkey, "Sign a text.")
         add("verifymessage", self.verifymessage, "Whether a text was signed by an address.")
 
-    def createmultisig(
-        self, nrequired: Any, keys: Any, address_type: Any = None
-    ) -> dict[str, Any]:
+    def createmultisig(self, nrequired: Any, keys: Any, address_type: Any = None) -> dict[str, Any]:
         """Multisig script of some public keys, its address and its descriptor."""
         required = integer_argument(nrequired)
         pubkeys = [_public_key(text) for text in array_argument(keys)]
@@ -170,9 +168,7 @@ def _public_key(value: Any) -> bytes:
         )
     key = bytes.fromhex(text)
     if not is_public_key(key):
-        raise RpcError(
-            INVALID_ADDRESS_OR_KEY, f'Pubkey "{text}" must be cryptographically valid.'
-        )
+        raise RpcError(INVALID_ADDRESS_OR_KEY, f'Pubkey "{text}" must be cryptographically valid.')
     return key
 
 
@@ -194,5 +190,3 @@ def _recovered(signature: bytes, digest: bytes) -> bytes | None:
     except (ValueError, RuntimeError):
         return None
     return pubkey if compressed else bytes(wallycore.ec_public_key_decompress(pubkey))
-
-

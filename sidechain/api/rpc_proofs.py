@@ -48,9 +48,7 @@ class ProofMethods:
         for text in texts:
             txid = hash_argument(text, "txid")
             if txid in wanted:
-                raise RpcError(
-                    INVALID_PARAMETER, f"Invalid parameter, duplicated txid: {text}"
-                )
+                raise RpcError(INVALID_PARAMETER, f"Invalid parameter, duplicated txid: {text}")
             wanted[txid] = None
         block = self._block(list(wanted), blockhash)
         ids = [tx.txid for tx in block.transactions]
@@ -97,9 +95,7 @@ class ProofMethods:
         try:
             header = BlockHeader.read(reader, self._chain.params)
         except InvalidEncoding as error:
-            raise RpcError(
-                MISC_ERROR, "DataStream::read(): end of data: iostream error"
-            ) from error
+            raise RpcError(MISC_ERROR, "DataStream::read(): end of data: iostream error") from error
         try:
             tree = read_partial_tree(reader)
         except InvalidEncoding:

@@ -62,8 +62,7 @@ class PsbtMethods:
         wants_transaction = flag_argument(extract, True)
         signer = PsetSigner(pset, params, Provider())
         done = [
-            signer.sign(position, finalize=True).is_complete
-            for position in range(len(pset.inputs))
+            signer.sign(position, finalize=True).is_complete for position in range(len(pset.inputs))
         ]
         complete = all(done)
         if complete and wants_transaction:

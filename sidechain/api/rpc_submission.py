@@ -163,9 +163,7 @@ class SubmissionMethods:
         outcome: Outcome
         try:
             entry = self._chain.test_tx(tx, facts, self._unix_time_s()).entry
-            outcome = Accepted(
-                entry=entry, rate_sats_per_kvb=entry.fee_rate, paid_by=(tx.wtxid,)
-            )
+            outcome = Accepted(entry=entry, rate_sats_per_kvb=entry.fee_rate, paid_by=(tx.wtxid,))
         except Stalled as error:
             outcome = InvalidTransaction("bad-pegin-witness", error.reason)
         except InvalidTransaction as error:

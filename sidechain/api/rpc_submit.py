@@ -55,9 +55,7 @@ class Submission:
     reorganisation turns out to need on top is asked afterwards, and the chain tried again.
     """
 
-    def __init__(
-        self, chain: Chain, facts_for: FactsFor, unix_time_s: Callable[[], int]
-    ) -> None:
+    def __init__(self, chain: Chain, facts_for: FactsFor, unix_time_s: Callable[[], int]) -> None:
         self._chain = chain
         self._facts_for = facts_for
         self._unix_time_s = unix_time_s

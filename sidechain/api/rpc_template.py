@@ -20,8 +20,7 @@ from sidechain.validation.block_check import MAX_BLOCK_SIGOP_COST, WITNESS_COMMI
 from sidechain.validation.deployments import DeploymentState, deployment_state, deployments
 
 _NO_SEGWIT = (
-    "getblocktemplate must be called with the segwit rule set (call with"
-    ' {"rules": ["segwit"]})'
+    'getblocktemplate must be called with the segwit rule set (call with {"rules": ["segwit"]})'
 )
 
 
@@ -134,9 +133,7 @@ class TemplateMethods:
         for tx in block.transactions[1:]:
             entry = self._chain.mempool.get(tx.txid)
             depends = [
-                positions[item.prevout.txid]
-                for item in tx.inputs
-                if item.prevout.txid in positions
+                positions[item.prevout.txid] for item in tx.inputs if item.prevout.txid in positions
             ]
             part: dict[str, Any] = {
                 "data": tx.raw.hex(),

@@ -268,9 +268,7 @@ class _InputSigner:
     def _digest(self, script: bytes, version: SigVersion, hash_type: int) -> bytes:
         tx, cache = self._cache.tx, self._cache
         if version is SigVersion.BASE:
-            return legacy_sighash(
-                tx, self._index, script, hash_type, rangeproof=True, cache=cache
-            )
+            return legacy_sighash(tx, self._index, script, hash_type, rangeproof=True, cache=cache)
         return segwit_v0_sighash(
             tx,
             self._index,
@@ -304,4 +302,3 @@ def _pushed(tx: Transaction, index: int) -> list[bytes]:
     """What an input pushes, in its script and its witness."""
     items = [op.data for op in iter_ops(tx.inputs[index].script_sig) if op.data]
     return items + [item for item in tx.input_witnesses[index].script if item]
-

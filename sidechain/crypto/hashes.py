@@ -26,7 +26,6 @@ class Hash(Protocol):
         ...
 
 
-
 def sha256(data: bytes) -> bytes:
     """SHA-256 of `data`, 32 bytes."""
     return hashlib.sha256(data).digest()
@@ -95,9 +94,7 @@ def merkle_root(txids: Sequence[bytes]) -> tuple[bytes, bool]:
     level = list(txids)
     mutated = False
     while len(level) > 1:
-        mutated = mutated or any(
-            level[i] == level[i + 1] for i in range(0, len(level) - 1, 2)
-        )
+        mutated = mutated or any(level[i] == level[i + 1] for i in range(0, len(level) - 1, 2))
         if len(level) % 2:
             level.append(level[-1])
         level = [sha256d(level[i] + level[i + 1]) for i in range(0, len(level), 2)]

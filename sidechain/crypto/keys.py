@@ -117,9 +117,7 @@ def xonly_tweak_add_check(output: bytes, parity: int, internal: bytes, tweak: by
     key = _parse_xonly(internal)
     if key is None or len(output) != 32 or len(tweak) != 32:
         return False
-    return bool(
-        lib.secp256k1_xonly_pubkey_tweak_add_check(_CONTEXT, output, parity, key, tweak)
-    )
+    return bool(lib.secp256k1_xonly_pubkey_tweak_add_check(_CONTEXT, output, parity, key, tweak))
 
 
 def multiply_check(product: bytes, point: bytes, scalar: bytes) -> bool:

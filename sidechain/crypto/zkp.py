@@ -99,13 +99,9 @@ _LONG: dict[str, tuple[Any, ...]] = {
         *(_CTX, _SURJECTION, _SIZE_OUT, _IN, c_size_t, c_size_t, _IN, c_size_t),
         _IN,
     ),
-    "surjectionproof_generate": (
-        *(_CTX, _SURJECTION, _IN, c_size_t, _IN, c_size_t, _IN, _IN),
-    ),
+    "surjectionproof_generate": (*(_CTX, _SURJECTION, _IN, c_size_t, _IN, c_size_t, _IN, _IN),),
     "surjectionproof_verify": (_CTX, _SURJECTION, _IN, c_size_t, _IN),
-    "whitelist_sign": (
-        *(_CTX, _WHITELIST, _IN, _IN, c_size_t, _IN, _IN, _IN, c_size_t),
-    ),
+    "whitelist_sign": (*(_CTX, _WHITELIST, _IN, _IN, c_size_t, _IN, _IN, _IN, c_size_t),),
     "whitelist_verify": (_CTX, _WHITELIST, _IN, _IN, c_size_t, _IN),
 }
 """Calls long enough to let other threads run, and their arguments; all return int."""
@@ -233,11 +229,7 @@ def sums_are_equal(left: Sequence[Commitment], right: Sequence[Commitment]) -> b
     lib = _library()
     # The list of arrays keeps the bytes alive that the pointers point to.
     arrays = [_pointers(side) for side in (left, right)]
-    return bool(
-        lib.pedersen_verify_tally(
-            lib.context, arrays[0], len(left), arrays[1], len(right)
-        )
-    )
+    return bool(lib.pedersen_verify_tally(lib.context, arrays[0], len(left), arrays[1], len(right)))
 
 
 def _pointers(points: Sequence[bytes]) -> Any:
@@ -386,9 +378,7 @@ def verify_surjection_proof(proof: bytes, targets: Sequence[bytes], generator: b
     known = b"".join(item for item in points if item is not None)
     if len(known) != _POINT_BYTES * len(targets):
         return False
-    return bool(
-        lib.surjectionproof_verify(lib.context, byref(parsed), known, len(targets), point)
-    )
+    return bool(lib.surjectionproof_verify(lib.context, byref(parsed), known, len(targets), point))
 
 
 class BlindedAsset(NamedTuple):
@@ -456,9 +446,7 @@ def verify_whitelist_proof(
         lib.context, byref(parsed), proof, len(proof)
     ):
         return False
-    return bool(
-        lib.whitelist_verify(lib.context, byref(parsed), first, second, len(online), key)
-    )
+    return bool(lib.whitelist_verify(lib.context, byref(parsed), first, second, len(online), key))
 
 
 def sign_whitelist_proof(

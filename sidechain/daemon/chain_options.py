@@ -197,9 +197,7 @@ def _peg_heights(settings: Settings) -> dict[str, Any]:
     for option, field in _HEIGHTS.items():
         height = settings.integer(option, _MAX_HEIGHT)
         if height < 0:
-            raise OptionError(
-                f"Invalid block height ({height}) for -{option}. Must be positive."
-            )
+            raise OptionError(f"Invalid block height ({height}) for -{option}. Must be positive.")
         fields[field] = height if height < _MAX_HEIGHT else None
     return fields
 

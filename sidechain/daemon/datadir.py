@@ -32,9 +32,7 @@ def locked(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
-        raise OptionError(
-            f"Cannot write to directory '{folder}'; check permissions."
-        ) from error
+        raise OptionError(f"Cannot write to directory '{folder}'; check permissions.") from error
     try:
         try:
             # The kind of lock that elementsd takes, so that the two exclude each other.
@@ -62,9 +60,7 @@ def process_id_file(path: Path | None) -> Iterator[None]:
     try:
         path.write_text(f"{os.getpid()}\n")
     except OSError as error:
-        raise OptionError(
-            f"Unable to create the PID file '{path}': {error.strerror}"
-        ) from error
+        raise OptionError(f"Unable to create the PID file '{path}': {error.strerror}") from error
     try:
         yield
     finally:

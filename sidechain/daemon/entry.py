@@ -84,9 +84,7 @@ def _run(
     return 0
 
 
-async def _started(
-    params: ChainParams, options: NodeOptions, on_ready: Callable[[], None]
-) -> None:
+async def _started(params: ChainParams, options: NodeOptions, on_ready: Callable[[], None]) -> None:
     await Node(params, options, on_ready=on_ready).run()
 
 

@@ -157,9 +157,7 @@ class Node:
             await server.start()
         except OSError as error:
             LOGGER.info("Unable to bind %s:%d for JSON-RPC: %s", host, port, error)
-            raise StartFailed(
-                "Unable to start HTTP server. See debug log for details."
-            ) from error
+            raise StartFailed("Unable to start HTTP server. See debug log for details.") from error
         self._server = server
         stack.push_async_callback(server.stop)
         LOGGER.info("JSON-RPC listens on %s", server.url)

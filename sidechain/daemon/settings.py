@@ -64,9 +64,7 @@ class Settings:
             key, equals, text = shown[1:].partition("=")
             name, negated = _name_of(key)
             if name not in OPTIONS:
-                raise OptionError(
-                    f"Error parsing command line arguments: Invalid parameter {word}"
-                )
+                raise OptionError(f"Error parsing command line arguments: Invalid parameter {word}")
             try:
                 value = _value_of(name, negated, text if equals else None)
             except OptionError as error:

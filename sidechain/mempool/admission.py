@@ -120,9 +120,7 @@ class Candidate:
     leaving: set[Entry] = field(default_factory=set)
 
 
-def judge(
-    tx: Transaction, mempool: Mempool, about: Circumstances, mode: Mode = ALONE
-) -> Candidate:
+def judge(tx: Transaction, mempool: Mempool, about: Circumstances, mode: Mode = ALONE) -> Candidate:
     """Decide whether a transaction may enter the mempool by itself.
 
     Returns:

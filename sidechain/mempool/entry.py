@@ -22,7 +22,6 @@ _NO_RELATIVE_LOCK = 1 << 31
 _OP_RETURN = 0x6A
 
 
-
 class Trait(IntFlag):
     """What later questions need to know of a transaction without decoding it."""
 

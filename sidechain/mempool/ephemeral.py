@@ -26,9 +26,7 @@ class DustUnspent(InvalidTransaction):
         self.tx = tx
 
 
-def check_dust_spent(
-    package: Sequence[Transaction], mempool: Mempool, params: ChainParams
-) -> None:
+def check_dust_spent(package: Sequence[Transaction], mempool: Mempool, params: ChainParams) -> None:
     """Check that transactions spend all dust of each unconfirmed transaction they spend from.
 
     Args:

@@ -277,9 +277,7 @@ def _judge_together(
         check_form(package)
         candidates = _pre_check_all(package, mempool, about, mode)
         for candidate in candidates:
-            check_in_package(
-                candidate.tx, candidate.entry.vsize, package, candidate.ancestors
-            )
+            check_in_package(candidate.tx, candidate.entry.vsize, package, candidate.ancestors)
         if mode.package_fees:
             _check_package_fee(candidates, mempool, about)
         if len(package) > 1:

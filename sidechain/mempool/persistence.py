@@ -1,10 +1,10 @@
 """The file that holds a mempool between two runs: elementsd's mempool.dat. Pure: bytes only.
 
-    version, 8 bytes; from version 2 on a key, as long as its length byte says, that all further
-    bytes are combined with (exclusive or, by position in the file);
-    count, 8 bytes; per transaction its bytes, time (8 bytes), fee delta (8 bytes);
-    fee deltas of other transactions: count, then id and delta (8 bytes) each;
-    transactions not yet seen with peers: count, then id each.
+version, 8 bytes; from version 2 on a key, as long as its length byte says, that all further
+bytes are combined with (exclusive or, by position in the file);
+count, 8 bytes; per transaction its bytes, time (8 bytes), fee delta (8 bytes);
+fee deltas of other transactions: count, then id and delta (8 bytes) each;
+transactions not yet seen with peers: count, then id each.
 """
 
 from collections.abc import Mapping
@@ -100,4 +100,3 @@ def _encode_deltas(deltas: Mapping[bytes, int]) -> bytes:
 
 def _int64(number: int) -> bytes:
     return number.to_bytes(8, "little", signed=True)
-

@@ -38,9 +38,7 @@ class _Selection:
         self._weight_left = max_weight_wu
         self._sigops_left = max_sigop_cost
         self._chosen: dict[Entry, None] = {}
-        self._heap = [
-            (self._score(entry), at, entry) for at, entry in enumerate(mempool.entries())
-        ]
+        self._heap = [(self._score(entry), at, entry) for at, entry in enumerate(mempool.entries())]
         self._serial = len(self._heap)
 
     def run(self, min_fee_sats_per_kvb: int) -> list[Transaction]:

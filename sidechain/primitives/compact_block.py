@@ -62,9 +62,7 @@ class CompactBlock:
             prefilled.append((position, Transaction.read(reader)))
         if len(short_ids) + len(prefilled) > MAX_INDEX:
             raise InvalidEncoding("indexes overflowed 16 bits")
-        return cls(
-            header=header, nonce=nonce, short_ids=short_ids, prefilled=tuple(prefilled)
-        )
+        return cls(header=header, nonce=nonce, short_ids=short_ids, prefilled=tuple(prefilled))
 
     def serialize(self) -> bytes:
         """The form that `read` reads."""
@@ -116,9 +114,7 @@ def fill_slots(
     A name that two of the known ones have is left open.
     """
     places = {slot: at for at, slot in enumerate(slots) if isinstance(slot, int)}
-    found: list[Transaction | None] = [
-        None if isinstance(slot, int) else slot for slot in slots
-    ]
+    found: list[Transaction | None] = [None if isinstance(slot, int) else slot for slot in slots]
     doubled = set()
     for tx in known:
         at = places.get(names.name(tx))

@@ -92,9 +92,7 @@ def _asset_entropy(params: ChainParams) -> bytes:
 def _commitment_transaction(params: ChainParams) -> Transaction:
     script_sig = b"\x20" + chain_commitment(params)
     nothing = TxOut(explicit_asset(ZERO_HASH), explicit_value(0), NULL, _OP_RETURN)
-    return Transaction.build(
-        version=1, inputs=[TxIn(NULL_OUTPOINT, script_sig)], outputs=[nothing]
-    )
+    return Transaction.build(version=1, inputs=[TxIn(NULL_OUTPOINT, script_sig)], outputs=[nothing])
 
 
 def _issuance_transaction(params: ChainParams) -> Transaction:
@@ -112,9 +110,7 @@ def _issuance_transaction(params: ChainParams) -> Transaction:
         for asset, amount in created
         if amount
     ]
-    return Transaction.build(
-        version=1, inputs=[TxIn(prevout, issuance=issuance)], outputs=outputs
-    )
+    return Transaction.build(version=1, inputs=[TxIn(prevout, issuance=issuance)], outputs=outputs)
 
 
 def _check_supported(params: ChainParams) -> None:

@@ -12,9 +12,7 @@ from sidechain.errors import ScriptError
 class ScriptFault(Enum):
     """Name: as in the reference project's script tests. Value: the text in reject reasons."""
 
-    EVAL_FALSE = (
-        "Script evaluated without error but finished with a false/empty top stack element"
-    )
+    EVAL_FALSE = "Script evaluated without error but finished with a false/empty top stack element"
     VERIFY = "Script failed an OP_VERIFY operation"
     EQUALVERIFY = "Script failed an OP_EQUALVERIFY operation"
     CHECKMULTISIGVERIFY = "Script failed an OP_CHECKMULTISIGVERIFY operation"
@@ -67,9 +65,7 @@ class ScriptFault(Enum):
     TAPSCRIPT_MINIMALIF = "OP_IF/NOTIF argument must be minimal in tapscript"
     SHA2_CONTEXT_LOAD = "Invalid Sha256 context object read"
     SHA2_CONTEXT_WRITE = "Invalid Sha256 context object write"
-    INTROSPECT_CONTEXT_UNAVAILABLE = (
-        "Introspection opcode used without correct evaluation context"
-    )
+    INTROSPECT_CONTEXT_UNAVAILABLE = "Introspection opcode used without correct evaluation context"
     INTROSPECT_INDEX_OUT_OF_BOUNDS = "Introspection index out of bounds"
     EXPECTED_8BYTES = "Arithmetic opcodes expect 8 bytes operands"
     ARITHMETIC64 = "Arithmetic opcode error"

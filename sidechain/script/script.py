@@ -294,10 +294,7 @@ def is_key_sized(data: bytes) -> bool:
 def is_p2sh(script: bytes) -> bool:
     """Whether this is exactly the BIP16 template."""
     return (
-        len(script) == 23
-        and script[0] == OP_HASH160
-        and script[1] == 20
-        and script[22] == OP_EQUAL
+        len(script) == 23 and script[0] == OP_HASH160 and script[1] == 20 and script[22] == OP_EQUAL
     )
 
 

@@ -291,9 +291,7 @@ class _Issuing:
             else:
                 self._sheet.issue(asset_id, field, self._shown_amount(asset_id, field, proof))
 
-    def _created(
-        self, ids: IssuedIds, issuance: Issuance
-    ) -> Iterator[tuple[bytes, bytes, bytes]]:
+    def _created(self, ids: IssuedIds, issuance: Issuance) -> Iterator[tuple[bytes, bytes, bytes]]:
         """Asset id, amount field and range proof of what is created; null creates nothing."""
         if issuance.amount != NULL:
             yield ids.asset, issuance.amount, self._witness.issuance_range_proof

@@ -46,9 +46,7 @@ class ScriptsCheck:
     def fault(self) -> InvalidTransaction | None:
         """What is wrong with it, or None."""
         try:
-            check_scripts(
-                self.tx, self.spent, self.flags, self.genesis_hash, direct=self.direct
-            )
+            check_scripts(self.tx, self.spent, self.flags, self.genesis_hash, direct=self.direct)
         except InvalidTransaction as fault:
             return fault
         return None

@@ -244,9 +244,7 @@ class _Connection:
     pegins: dict[PeginKey, None] = field(default_factory=dict)
     fees: dict[bytes, int] = field(default_factory=dict)
     sigops: int = 0
-    claims: dict[tuple[bytes, int], PeginClaim | InvalidTransaction] = field(
-        default_factory=dict
-    )
+    claims: dict[tuple[bytes, int], PeginClaim | InvalidTransaction] = field(default_factory=dict)
     height: int = field(init=False)
     flags: Flags = field(init=False)
 

@@ -175,9 +175,7 @@ def deposit_script(fedpeg_program: bytes, fedpegscript: bytes, claim_script: byt
     return p2sh(native) if is_p2sh(fedpeg_program) else native
 
 
-def parse_pegin(
-    witness_items: Sequence[bytes], params: ChainParams | None = None
-) -> PeginClaim:
+def parse_pegin(witness_items: Sequence[bytes], params: ChainParams | None = None) -> PeginClaim:
     """Read a peg-in witness; nothing is checked against a chain, nor the header's work.
 
     Args:
@@ -253,9 +251,7 @@ def _is_signed_parent(params: ChainParams | None) -> bool:
     return params is not None and bool(params.parent_chain_signblockscript)
 
 
-def _parse_proof(
-    item: bytes, params: ChainParams | None
-) -> MerkleBlock | SignedMerkleBlock:
+def _parse_proof(item: bytes, params: ChainParams | None) -> MerkleBlock | SignedMerkleBlock:
     proof: MerkleBlock | SignedMerkleBlock
     try:
         if params is not None and _is_signed_parent(params):
@@ -269,9 +265,7 @@ def _parse_proof(
     return proof
 
 
-def _check_parent_header(
-    proof: MerkleBlock | SignedMerkleBlock, params: ChainParams
-) -> None:
+def _check_parent_header(proof: MerkleBlock | SignedMerkleBlock, params: ChainParams) -> None:
     """Check work or signatures. A header with federation parameters passes unchecked: who signs
     such a parent is not followed here, as it is not by Elements."""
     if isinstance(proof, MerkleBlock):

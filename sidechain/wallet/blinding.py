@@ -360,9 +360,7 @@ def _blind_output(
     return made, OutputWitness(surjection_proof=surjection, range_proof=proof)
 
 
-def _hide(
-    opened: Opened, nonce: bytes, script: bytes, *, min_value: int
-) -> tuple[bytes, bytes]:
+def _hide(opened: Opened, nonce: bytes, script: bytes, *, min_value: int) -> tuple[bytes, bytes]:
     """The value commitment and its range proof, which whoever knows the nonce can rewind."""
     generator = _generator(opened.asset, opened.abf)
     commitment = _commitment(opened.value_sats, opened.vbf, generator)

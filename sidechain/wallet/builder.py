@@ -143,9 +143,7 @@ class Draft:
     opened: tuple[Opened, ...]
 
 
-def build_payment(
-    payments: Sequence[Payment], coins: Sequence[OwnedCoin], terms: Terms
-) -> Draft:
+def build_payment(payments: Sequence[Payment], coins: Sequence[OwnedCoin], terms: Terms) -> Draft:
     """Pay some outputs, with change per asset and one fee output, last.
 
     Coins in final blocks are used alone when they suffice, others only when they do not.
@@ -366,9 +364,7 @@ def _assemble(
     outputs.append(explicit_output(terms.params.pegged_asset, fee_sats, b""))
     plain = Transaction.build(version=TX_VERSION, inputs=inputs, outputs=outputs)
     opened = [coin.opened for coin in spent]
-    made = blind_and_open(
-        plain, opened, receivers, entropy=terms.entropy, issuance_secrets=secrets
-    )
+    made = blind_and_open(plain, opened, receivers, entropy=terms.entropy, issuance_secrets=secrets)
     return Draft(
         tx=made.tx,
         spent=tuple(spent),

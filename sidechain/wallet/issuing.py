@@ -215,9 +215,7 @@ def issuances_of(
         opened = unblind_issuance(txin, witness, secret)
         amounts = [
             0 if field == NULL else None if item is None else item.value_sats
-            for field, item in zip(
-                (issuance.amount, issuance.inflation_keys), opened, strict=True
-            )
+            for field, item in zip((issuance.amount, issuance.inflation_keys), opened, strict=True)
         ]
         record = IssuanceRecord(
             txid=tx.txid,

@@ -72,9 +72,7 @@ def create_pset(
     handle = wallycore.psbt_from_tx(raw_tx, VERSION, wallycore.WALLY_PSBT_INIT_PSET)
     for position, coin in enumerate(draft.spent):
         _add_coin(handle, position, coin, account)
-    for position, (receiver, opened) in enumerate(
-        zip(draft.receivers, draft.opened, strict=True)
-    ):
+    for position, (receiver, opened) in enumerate(zip(draft.receivers, draft.opened, strict=True)):
         path = path_of(draft.tx.outputs[position].script)
         if path is not None:
             keypath = _keypath(account, *path)
@@ -191,9 +189,7 @@ def _add_coin(handle: Any, position: int, coin: OwnedCoin, account: PublicAccoun
     utxo = wallycore.tx_elements_output_init(spent.script, spent.asset, spent.value, nonce)
     wallycore.psbt_set_input_witness_utxo(handle, position, utxo)
     wallycore.psbt_set_input_sighash(handle, position, SIGHASH_ALL)
-    wallycore.psbt_set_input_keypaths(
-        handle, position, _keypath(account, coin.branch, coin.index)
-    )
+    wallycore.psbt_set_input_keypaths(handle, position, _keypath(account, coin.branch, coin.index))
     if coin.abf != ZERO and coin.vbf != ZERO:
         seed = tagged_hash("fedpeg/pset", coin.outpoint.serialize() + coin.abf + coin.vbf)
         wallycore.psbt_generate_input_explicit_proofs(

@@ -123,9 +123,7 @@ class PegWorld:
             script=self.script,
             parameter_hash=PARAMETER_HASH,
             member=member,
-            block_keys=tuple(
-                public_key(secret(f"block {i}")) for i in range(self.parameters.n)
-            ),
+            block_keys=tuple(public_key(secret(f"block {i}")) for i in range(self.parameters.n)),
             approvals_folder=self.folder / f"m{member}" / "approved",
         )
         ports = PegPorts(
@@ -171,9 +169,7 @@ class PegWorld:
             raise AssertionError("nothing to propose")
         return self.side.block(scripts, transactions)
 
-    async def extend(
-        self, transactions: Sequence[Transaction] = (), **options: Any
-    ) -> Block:
+    async def extend(self, transactions: Sequence[Transaction] = (), **options: Any) -> Block:
         """Propose, judge by all, make final, let everybody work."""
         block = self.propose(transactions, **options)
         for member in sorted(self.online):

@@ -198,9 +198,7 @@ class Simulation:
             burn = self.side.burn(to, amount)
             made.append(burn)
             eligible = amount >= 20_000 and len(to) == 22
-            self.burns.append(
-                MadeBurn(OutPoint(burn.txid, 0).serialize(), to, amount, eligible)
-            )
+            self.burns.append(MadeBurn(OutPoint(burn.txid, 0).serialize(), to, amount, eligible))
         return made
 
     def claims(self) -> list[Transaction]:
@@ -216,9 +214,7 @@ class Simulation:
             depth = previous.height - self.bitcoin.height(at) + self.parameters.commit_depth
             if depth >= self.parameters.pegin_depth:
                 deposit.claimed = True
-                claim = self.side.claim(
-                    self.bitcoin, deposit.raw, at, deposit.claim_script
-                )
+                claim = self.side.claim(self.bitcoin, deposit.raw, at, deposit.claim_script)
                 found.append(claim)
         return found
 

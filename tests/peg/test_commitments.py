@@ -326,9 +326,7 @@ def test_plan_repeats_while_orphaned_and_resets_once_the_branch_is_deep() -> Non
     for grown in range(1, 8):
         at = bitcoin.grow(at)
         bitcoin.activate(at)
-        found = plan_commitment(
-            bitcoin.view, previous, LOCAL, None, fork_height=fork_height
-        )
+        found = plan_commitment(bitcoin.view, previous, LOCAL, None, fork_height=fork_height)
         assert found is not None
         assert found.reset is (grown >= LOCAL.reset_depth)
         if not found.reset:

@@ -99,11 +99,14 @@ def test_burn_is_released_in_the_block_after_its_own() -> None:
     assert place is not None and place.stage is BurnStage.RELEASED
 
 
-@pytest.mark.parametrize(("amount", "clock", "out"), [
-    (BTC // 4 - 1, 100, True),
-    (BTC // 4, 102, False),
-    (BTC // 4, 103, True),
-])
+@pytest.mark.parametrize(
+    ("amount", "clock", "out"),
+    [
+        (BTC // 4 - 1, 100, True),
+        (BTC // 4, 102, False),
+        (BTC // 4, 103, True),
+    ],
+)
 def test_large_burn_waits_its_clock_units(amount: int, clock: int, out: bool) -> None:
     schedule = ReleaseSchedule(LOCAL)
     schedule.apply_block(1, 100, [burn(1, amount, clock=100)], 10 * BTC)
@@ -140,9 +143,7 @@ def test_every_window_binds() -> None:
     burns = [burn(n, BTC, clock=0) for n in range(8)]
     schedule.apply_block(1, 100, burns, 0)
     clocks = [100 + 6 * step for step in range(8)]
-    counts = [
-        len(schedule.apply_block(2 + at, clock, [], 0)) for at, clock in enumerate(clocks)
-    ]
+    counts = [len(schedule.apply_block(2 + at, clock, [], 0)) for at, clock in enumerate(clocks)]
     assert counts == [2, 2, 1, 0, 2, 1, 0, 0]
 
 
@@ -200,9 +201,7 @@ def test_clock_that_goes_back_is_a_bug() -> None:
 
 
 STEPS = st.lists(
-    st.tuples(
-        st.integers(0, 4), st.lists(st.integers(20_000, BTC + BTC // 5), max_size=4)
-    ),
+    st.tuples(st.integers(0, 4), st.lists(st.integers(20_000, BTC + BTC // 5), max_size=4)),
     min_size=1,
     max_size=25,
 )
@@ -225,9 +224,7 @@ def naive(parameters: PegParameters, steps: list[tuple[int, list[int]]]) -> list
         waiting = still
         while ready:
             this, amount = ready[0]
-            sums = [
-                sum(a for _, a, c in out if c > clock - cap.window) for cap in parameters.caps
-            ]
+            sums = [sum(a for _, a, c in out if c > clock - cap.window) for cap in parameters.caps]
             if any(s + amount > c.abs_sats for s, c in zip(sums, parameters.caps, strict=True)):
                 break
             ready.popleft()

@@ -63,9 +63,7 @@ def shown(**changes: Any) -> tuple[str, tuple[str, ...]]:
         ({"payment": replace(PAID, committed=True, depth=0)}, "RELEASED", ("WAIT_COMMIT",)),
     ],
 )
-def test_status_by_facts(
-    changes: dict[str, Any], status: str, reasons: tuple[str, ...]
-) -> None:
+def test_status_by_facts(changes: dict[str, Any], status: str, reasons: tuple[str, ...]) -> None:
     assert shown(**changes) == (status, reasons)
 
 

@@ -87,9 +87,7 @@ class RealPegWorld(PegWorld):
     async def claimed(self, amount_sats: int) -> Transaction:
         """Deposit for Alice, bury it; the claim."""
         client = self.real.client
-        deposit = await client.send_to_script(
-            WALLET, self.side.deposit_script(ALICE), amount_sats
-        )
+        deposit = await client.send_to_script(WALLET, self.side.deposit_script(ALICE), amount_sats)
         await self.real.grow(6)
         await self.tell()
         block_hash = self.real.view.hash_at(self.real.view.tip_height - 5)

@@ -29,9 +29,7 @@ def test_approval_is_a_file_named_by_its_hash(tmp_path: Path) -> None:
     assert name == sha256(record).hex()
     assert (tmp_path / "approved" / name).read_bytes() == record
     assert approvals.has(record)
-    assert Approvals(tmp_path / "approved").records() == (
-        OpenRecord(0, OutPoint(b"\x01" * 32, 0)),
-    )
+    assert Approvals(tmp_path / "approved").records() == (OpenRecord(0, OutPoint(b"\x01" * 32, 0)),)
 
 
 def test_approval_of_other_bytes_is_refused_and_foreign_files_count_nothing(

@@ -50,9 +50,7 @@ class MempoolWorld:
     @property
     def about(self) -> Circumstances:
         """The chain as it is."""
-        pairs = valid_fedpegscripts(
-            self.chain, self.chain.tip_height, self.params, next_block=True
-        )
+        pairs = valid_fedpegscripts(self.chain, self.chain.tip_height, self.params, next_block=True)
         return Circumstances(
             params=self.params,
             chain=self.chain,

@@ -143,9 +143,7 @@ def verify_range(
         return None
 
 
-def _verify_range(
-    proof: bytes, c: Point, a: Point, extra: bytes
-) -> tuple[int, int] | None:
+def _verify_range(proof: bytes, c: Point, a: Point, extra: bytes) -> tuple[int, int] | None:
     if len(proof) < 65 or proof[0] & 128:
         return None
     at, exponent, mantissa, least = 1, 0, 0, 0

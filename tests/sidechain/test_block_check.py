@@ -177,9 +177,7 @@ def test_body_faults_have_elements_reasons() -> None:
 
 def test_locked_transactions_are_not_final_in_the_next_block() -> None:
     chain = _chain()
-    tx = Transaction.build(
-        inputs=[TxIn(POINT, b"", 0)], outputs=[output(PARAMS, 5)], locktime=4
-    )
+    tx = Transaction.build(inputs=[TxIn(POINT, b"", 0)], outputs=[output(PARAMS, 5)], locktime=4)
     block = build_block(chain, [tx], [])
     assert _reason(lambda: contextual_check_block(block, chain, PARAMS)) == "bad-txns-nonfinal"
     chain.grow(1)
@@ -285,9 +283,7 @@ def test_weight_counts_witness_once_and_the_rest_four_times() -> None:
     room = 4_000_000 - build_block(chain, [], []).weight_wu
     for size, fits in ((room - 1000, True), (room + 1000, False)):
         items = (bytes(size),)
-        tx = spend(
-            POINT, outputs=[output(PARAMS, 5)], input_witnesses=[InputWitness(script=items)]
-        )
+        tx = spend(POINT, outputs=[output(PARAMS, 5)], input_witnesses=[InputWitness(script=items)])
         block = build_block(chain, [tx], [])
         check_block(block, PARAMS)
         if fits:

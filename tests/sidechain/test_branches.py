@@ -192,9 +192,7 @@ def test_block_when_its_body_breaks_a_rule_of_its_place_then_remembered(
     pool: BlockPool, chain: Chain
 ) -> None:
     one, two = pool.line(pool.genesis, 2)
-    early = pool.resigned(
-        two, prev_hash=pool.genesis, height=1, current=one.header.current
-    )
+    early = pool.resigned(two, prev_hash=pool.genesis, height=1, current=one.header.current)
     assert submit(chain, early, early) == ["bad-cb-height", "duplicate-invalid"]
     assert not flags(chain, early) & NodeFlags.DATA
     assert submit(chain, one) == [None]

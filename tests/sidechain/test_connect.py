@@ -86,9 +86,7 @@ def test_unsigned_proposal_is_judged_on_request() -> None:
     chain, view = _setup()
     block = build_block(chain, [], [])
     now_s = block.header.time
-    validate_block(
-        block, view, chain, PARAMS, now_s=now_s, facts=None, check_signature=False
-    )
+    validate_block(block, view, chain, PARAMS, now_s=now_s, facts=None, check_signature=False)
     call = lambda: validate_block(block, view, chain, PARAMS, now_s=now_s, facts=None)  # noqa: E731
     assert _reason(call) == "block-proof-invalid"
 

@@ -69,9 +69,7 @@ def _hidden(point: int, *, valid: bool) -> Transaction:
         return tx
     first, second = tx.output_witnesses
     wrong = OutputWitness(first.surjection_proof, second.range_proof)
-    return Transaction.build(
-        inputs=tx.inputs, outputs=tx.outputs, output_witnesses=[wrong, second]
-    )
+    return Transaction.build(inputs=tx.inputs, outputs=tx.outputs, output_witnesses=[wrong, second])
 
 
 def _setup() -> tuple[ListedHeaders, DictView]:

@@ -135,9 +135,7 @@ def test_state_when_start_is_ahead_then_defined_until_a_period_ends_behind_it() 
 def test_state_when_a_least_height_is_set_then_locked_in_until_there(
     least: int, active: int
 ) -> None:
-    params = voting_params(
-        dynafed=Deployment(bit=25, start=0, min_activation_height=least)
-    )
+    params = voting_params(dynafed=Deployment(bit=25, start=0, min_activation_height=least))
     chain = VotingHeaders(params)
     chain.vote(5 * WINDOW)
     assert state_at(chain, active - 1) is DeploymentState.LOCKED_IN
@@ -263,9 +261,7 @@ def test_version_when_buried_rules_start_then_least_version(
     check_contextual_header(header, chain, params, FAR_FUTURE_S)
     if least:
         with pytest.raises(InvalidBlock, match=rf"bad-version\(0x0000000{least - 1}\)"):
-            check_contextual_header(
-                replace(header, version=least - 1), chain, params, FAR_FUTURE_S
-            )
+            check_contextual_header(replace(header, version=least - 1), chain, params, FAR_FUTURE_S)
 
 
 def test_flags_when_rules_start_then_each_at_its_height() -> None:

@@ -173,9 +173,7 @@ def spends(draw: st.DrawFn) -> Spend:
     return completed(spend, *_disturb(draw, script_sig, witness))
 
 
-def _disturb(
-    draw: st.DrawFn, script_sig: bytes, witness: list[bytes]
-) -> tuple[bytes, list[bytes]]:
+def _disturb(draw: st.DrawFn, script_sig: bytes, witness: list[bytes]) -> tuple[bytes, list[bytes]]:
     fault = draw(st.sampled_from(["none", "none", "none", "flip", "extra", "drop", "swap"]))
     if fault == "extra":
         script_sig += draw(st.sampled_from([b"", b"\x00", b"\x51"]))

@@ -64,7 +64,8 @@ def _run_script_test(row: list[Any], witness: tuple[bytes, ...], amount_sats: in
     script_sig, script_pubkey = assemble(row[0]), assemble(row[1])
     flags = fill_flags(parse_flags(row[2]))
     credit = CTransaction(
-        [CTxIn(COutPoint(), CScript(b"\0\0"))], [CTxOut(amount_sats, CScript(script_pubkey))],
+        [CTxIn(COutPoint(), CScript(b"\0\0"))],
+        [CTxOut(amount_sats, CScript(script_pubkey))],
         nVersion=1,
     )
     spend = CTransaction(

@@ -247,9 +247,7 @@ def keyed(data: bytes, key: bytes) -> bytes:
     """The same file as elementsd writes it: combined with a key."""
     head = (2).to_bytes(8, "little") + compact_size(len(key)) + key
     rest = data[8:]
-    return head + bytes(
-        byte ^ key[(len(head) + at) % len(key)] for at, byte in enumerate(rest)
-    )
+    return head + bytes(byte ^ key[(len(head) + at) % len(key)] for at, byte in enumerate(rest))
 
 
 def test_file_when_combined_with_a_key_then_read_alike(signed: SignedChain) -> None:
@@ -277,5 +275,3 @@ def test_file_when_cut_or_longer_then_refused(signed: SignedChain) -> None:
     for data in (plain[:-1], plain[:40], plain + b"\0"):
         with pytest.raises(InvalidEncoding):
             decode_mempool(data)
-
-

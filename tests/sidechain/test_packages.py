@@ -170,15 +170,11 @@ def test_tested_when_too_many_relatives_then_package_limits(world: MempoolWorld)
     other = world.accept(world.pay(world.coin()))
     two = [world.pay(out(parent)), world.pay(out(other))]
     verdict = judge_package(two, world.mempool, world.about)
-    assert str(verdict.fault) == (
-        "package-mempool-limits, too many unconfirmed parents [limit: 3]"
-    )
+    assert str(verdict.fault) == ("package-mempool-limits, too many unconfirmed parents [limit: 3]")
 
 
 @pytest.mark.parametrize("kind", ["ancestor", "descendant"])
-def test_tested_when_too_large_together_then_package_limits(
-    world: MempoolWorld, kind: str
-) -> None:
+def test_tested_when_too_large_together_then_package_limits(world: MempoolWorld, kind: str) -> None:
     txs = [world.pay(world.coin()) for _ in range(2)]
     size = sum(tx.vsize for tx in txs)
     wide = {"ancestor_vbytes": 10**6, "descendant_vbytes": 10**6}

@@ -44,9 +44,7 @@ def claim(signed: SignedChain, amount_sats: int, burn_sats: int = 0) -> Transact
     outputs = list(tx.outputs)
     if burn_sats:
         outputs.insert(0, output(signed.params, b"\x6a", burn_sats))
-    return Transaction.build(
-        inputs=tx.inputs, outputs=outputs, input_witnesses=tx.input_witnesses
-    )
+    return Transaction.build(inputs=tx.inputs, outputs=outputs, input_witnesses=tx.input_witnesses)
 
 
 def said(

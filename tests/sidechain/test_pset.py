@@ -173,8 +173,10 @@ def test_final_input_when_written_then_without_what_signers_needed() -> None:
             raw(shared=entry(b"\x02", le32(2))),
             "Duplicate Key, global transaction version is already provided",
         ),
-        (raw(shared=entry(b"\x06\0", b"\0")), "Global tx modifiable flags key is more than one "
-         "byte type"),
+        (
+            raw(shared=entry(b"\x06\0", b"\0")),
+            "Global tx modifiable flags key is more than one byte type",
+        ),
         (raw(shared=entry(own(0), b"")), "SpanReader::read(): end of data"),
         (raw(shared=entry(b"\xfc", b"")), "SpanReader::read(): end of data"),
         (raw(paid=entry(own(1), b"\x08")), "Size of value was not the stated size"),
@@ -234,9 +236,12 @@ def test_pset_when_wrong_then_elementsds_words(data: bytes, text: str) -> None:
 
 
 def test_pset_when_more_follows_or_no_base64_then_refused() -> None:
-    for text, why in ((b64encode(raw() + b"\0").decode(), "extra data after PSBT"),
-                      ("xx", "invalid base64"), ("cHNldP8A\n", "invalid base64"),
-                      ("é", "invalid base64")):
+    for text, why in (
+        (b64encode(raw() + b"\0").decode(), "extra data after PSBT"),
+        ("xx", "invalid base64"),
+        ("cHNldP8A\n", "invalid base64"),
+        ("é", "invalid base64"),
+    ):
         with pytest.raises(RpcError) as error:
             read_pset(text, PARAMS)
         assert (error.value.code, error.value.message) == (-22, f"TX decode failed {why}")
@@ -281,9 +286,7 @@ async def test_issuance_when_asked_for_then_its_outputs_must_be_there(call: Any)
 
 async def test_pegin_when_added_then_kept_as_far_as_given(call: Any) -> None:
     text = await call("createpsbt", [PLACE], [{ADDRESS: 1}, {"fee": 1}])
-    text = await call(
-        "updatepsbtpegin", text, 0, "1.5", None, None, SCRIPT.hex(), "11" * 31 + "22"
-    )
+    text = await call("updatepsbtpegin", text, 0, "1.5", None, None, SCRIPT.hex(), "11" * 31 + "22")
     shown = (await call("decodepsbt", text))["inputs"][0]
     assert shown["pegin_value"] == Decimal("1.5")
     assert shown["pegin_claim_script"] == SCRIPT.hex()

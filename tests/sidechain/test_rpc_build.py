@@ -86,8 +86,10 @@ MULTISIG = multisig_script(2, PUBKEYS)
         (p2sh(MULTISIG), {"redeemScript": MULTISIG.hex()}),
         (p2wsh(MULTISIG), {"witnessScript": MULTISIG.hex()}),
         (p2sh(p2wsh(MULTISIG)), {"redeemScript": MULTISIG.hex()}),
-        (p2sh(p2wsh(MULTISIG)), {"redeemScript": p2wsh(MULTISIG).hex(),
-                                 "witnessScript": MULTISIG.hex()}),
+        (
+            p2sh(p2wsh(MULTISIG)),
+            {"redeemScript": p2wsh(MULTISIG).hex(), "witnessScript": MULTISIG.hex()},
+        ),
     ],
 )
 @pytest.mark.parametrize("hash_type", [None, "ALL|RANGEPROOF", "SINGLE|ANYONECANPAY", "NONE"])
@@ -292,9 +294,7 @@ async def test_taproot_when_signed_by_its_internal_key_then_valid(call: Any) -> 
     spending = Transaction.decode(
         bytes.fromhex(await call("createrawtransaction", [spend(NESTED)[0]], [{paid: 1}]))
     )
-    done = sign_transaction(
-        spending, [output], keys, hash_type=0, genesis_hash=PARAMS.genesis_hash
-    )
+    done = sign_transaction(spending, [output], keys, hash_type=0, genesis_hash=PARAMS.genesis_hash)
     assert not done.faults and len(done.tx.input_witnesses[0].script[0]) == 64
     cache = SighashCache(done.tx, [output], PARAMS.genesis_hash)
     verify_input(done.tx, 0, output, STANDARD_FLAGS, cache)

@@ -127,9 +127,7 @@ async def test_info_when_asked_then_sums_and_bounds(call: Call, signed: SignedCh
     assert info["mempoolminfee"] == info["minrelaytxfee"] == Decimal("0.00000100")
 
 
-async def test_spenders_when_asked_then_named_or_left_out(
-    call: Call, signed: SignedChain
-) -> None:
+async def test_spenders_when_asked_then_named_or_left_out(call: Call, signed: SignedChain) -> None:
     first, middle, _ = family(signed)
     place = {"txid": shown(first), "vout": 0}
     other = {"txid": "00" * 32, "vout": 7}
@@ -288,9 +286,7 @@ async def test_burn_when_nobody_could_spend_it_then_only_on_demand(
         assert await refused(call, "submitpackage", [tx.raw.hex()]) == (-25, BURN)
 
 
-async def test_nonce_when_output_is_explicit_then_refused(
-    call: Call, signed: SignedChain
-) -> None:
+async def test_nonce_when_output_is_explicit_then_refused(call: Call, signed: SignedChain) -> None:
     tx = signed.payment(ALICE, [signed.mint(ALICE, 10**8)], [(BOB.script, 5_000)])
     first = tx.outputs[0]
     odd = TxOut(first.asset, first.value, ALICE.pubkey, first.script)

@@ -29,7 +29,8 @@ from tests.factories import (
 
 # The public key of BIP32's first test vector, in the form of test networks.
 EXTENDED_KEY = (
-    "tpubD6NzVbkrYhZ4XgiXtGrdW5XDAPFCL9h7we1vwNCpn8tGbBcgfVYjXyhWo4E1xkh56hjod1RhGjxbaTLV3X4FyWuejifB9jusQ46QzG87VKp"
+    "tpubD6NzVbkrYhZ4XgiXtGrdW5XDAPFCL9h7we1vwNCpn8tGbBcgfVYj"
+    "XyhWo4E1xkh56hjod1RhGjxbaTLV3X4FyWuejifB9jusQ46QzG87VKp"
 )
 NOW_S = FIRST_BLOCK_TIME_S + 1_000_000
 
@@ -228,9 +229,7 @@ async def test_sketch_when_the_mempool_has_everything_or_not_then_same_block(
     whole = await other.call("finalizecompactblock", sketch, reply, got["found_transactions"])
     assert whole == text
     too_few = reply[:64] + "00"
-    code, _ = await other.error(
-        "finalizecompactblock", sketch, too_few, got["found_transactions"]
-    )
+    code, _ = await other.error("finalizecompactblock", sketch, too_few, got["found_transactions"])
     assert code == -22
     far = got["block_tx_req"][:64] + "01" + "fdff00"
     assert (await node.error("consumegetblocktxn", text, far))[0] == -22

@@ -40,9 +40,7 @@ async def call(tmp_path: Path) -> AsyncIterator[Any]:
         return None
 
     PsbtMethods(chain, DescriptorMethods(chain)).register(registry)
-    MempoolMethods(
-        chain, facts_for=nothing, unix_time_s=lambda: 0, file=None
-    ).register(registry)
+    MempoolMethods(chain, facts_for=nothing, unix_time_s=lambda: 0, file=None).register(registry)
     DescriptorMethods(chain).register(registry)
     SubmissionMethods(
         chain, facts_for=nothing, on_accepted=nothing, unix_time_s=lambda: 0
@@ -225,7 +223,11 @@ async def test_analysis_when_there_is_no_fee_then_the_creator_must_begin_again(c
 
 async def test_descriptors_when_wrong_then_elementsds_code(call: Any) -> None:
     text = await call("createpsbt", [PLACE], [{ADDRESS: 1}, {"fee": 1}])
-    for items, code in (([5], -8), ([{}], -8), (["xx(1)"], -5), ([{"desc": FORMS[8],
-                                                                 "range": [2, 1]}], -8)):
+    for items, code in (
+        ([5], -8),
+        ([{}], -8),
+        (["xx(1)"], -5),
+        ([{"desc": FORMS[8], "range": [2, 1]}], -8),
+    ):
         assert (await refused(call, "utxoupdatepsbt", text, items))[0] == code
         assert (await refused(call, "descriptorprocesspsbt", text, items))[0] == code

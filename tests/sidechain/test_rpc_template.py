@@ -77,9 +77,7 @@ async def pay(node: Node, txid: str, index: int, amount: str, fee: str) -> str:
 
 async def test_template_when_transactions_wait_then_it_holds_them_in_order(chain: Chain) -> None:
     node = Node(chain)
-    first = await pay(
-        node, genesis_block(PARAMS).transactions[1].txid[::-1].hex(), 0, "0.9", "0.1"
-    )
+    first = await pay(node, genesis_block(PARAMS).transactions[1].txid[::-1].hex(), 0, "0.9", "0.1")
     second = await pay(node, first, 0, "0.8", "0.1")
     shown = await node.call("getblocktemplate", RULES)
     assert list(shown) == [

@@ -57,9 +57,7 @@ def test_undo_when_damaged_then_refused(undo: schema.UndoRecord, data: st.DataOb
         schema.UndoRecord.unpack(bytes(packed))
 
 
-@given(
-    st.integers(0, 2**32 - 1), st.integers(-(2**63), 2**63 - 1), st.integers(0, 15), HASH, HASH
-)
+@given(st.integers(0, 2**32 - 1), st.integers(-(2**63), 2**63 - 1), st.integers(0, 15), HASH, HASH)
 def test_node_and_block_place_when_packed_then_same(
     number: int, sequence: int, flags: int, block_hash: bytes, prev_hash: bytes
 ) -> None:

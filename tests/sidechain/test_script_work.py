@@ -109,9 +109,7 @@ def replace_inputs(
     tx: Transaction, inputs: list[TxIn], witnesses: list[InputWitness] | None = None
 ) -> Transaction:
     """The transaction with other inputs."""
-    return Transaction.build(
-        inputs=inputs, outputs=tx.outputs, input_witnesses=witnesses or ()
-    )
+    return Transaction.build(inputs=inputs, outputs=tx.outputs, input_witnesses=witnesses or ())
 
 
 def judge(tx: Transaction, spent: list[TxOut]) -> str:

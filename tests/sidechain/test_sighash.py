@@ -97,9 +97,7 @@ def test_legacy_single_without_output_is_the_number_one() -> None:
 def test_bit_0x40_commits_to_proofs_only_while_its_flag_is_on() -> None:
     plain = _example()
     proofs = [OutputWitness(b"s", b"r"), OutputWitness()]
-    changed = Transaction.build(
-        inputs=plain.inputs, outputs=plain.outputs, output_witnesses=proofs
-    )
+    changed = Transaction.build(inputs=plain.inputs, outputs=plain.outputs, output_witnesses=proofs)
     for kind, flag, covered in ((0x41, True, True), (0x41, False, False), (0x01, True, False)):
         pairs = [
             (

@@ -145,9 +145,7 @@ def test_taproot_hash_when_transaction_is_random_then_as_wallycore(
     genesis_hash = data.draw(_HASHES)
     leaf = data.draw(st.one_of(st.none(), st.binary(min_size=1, max_size=80)))
     annex = data.draw(st.one_of(st.none(), st.binary(max_size=80).map(lambda x: b"\x50" + x)))
-    spent = [
-        TxOut(data.draw(_ASSETS), data.draw(_VALUES), NULL, p2tr(KEY)) for _ in tx.inputs
-    ]
+    spent = [TxOut(data.draw(_ASSETS), data.draw(_VALUES), NULL, p2tr(KEY)) for _ in tx.inputs]
     path = TaprootPath(
         annex_hash(annex) if annex else None, leaf_hash(BITCOIN_LEAF, leaf) if leaf else None
     )

@@ -227,9 +227,7 @@ def test_division_when_done_then_euclidean(dividend: int, divisor: int) -> None:
         ("GREATERTHANOREQUAL64", (False, True, True)),
     ],
 )
-def test_comparison_when_run_then_of_signed_numbers(
-    opcode: str, answers: tuple[bool, ...]
-) -> None:
+def test_comparison_when_run_then_of_signed_numbers(opcode: str, answers: tuple[bool, ...]) -> None:
     pairs = ((-1, 1), (-5, -5), (_MAX, _MIN))
     for (left, right), answer in zip(pairs, answers, strict=True):
         assert run(opcode, le64(left), le64(right)) == [b"\x01" if answer else b""]
@@ -273,9 +271,7 @@ def test_streaming_hash_when_fed_in_parts_then_the_hash_of_the_whole() -> None:
     data = bytes(range(200))
     empty = bytes.fromhex(STATE) + bytes(8)
     assert run("SHA256INITIALIZE", b"") == [empty]
-    assert run("SHA256INITIALIZE", b"abc") == [
-        bytes.fromhex(STATE) + b"\x18" + bytes(7) + b"abc"
-    ]
+    assert run("SHA256INITIALIZE", b"abc") == [bytes.fromhex(STATE) + b"\x18" + bytes(7) + b"abc"]
     script = "SHA256INITIALIZE SWAP SHA256UPDATE SWAP SHA256FINALIZE"
     assert run(script, data[150:], data[70:150], data[:70]) == [hashlib.sha256(data).digest()]
 
@@ -357,9 +353,7 @@ def test_signature_from_stack_when_message_has_any_length_then_of_the_whole(size
     context = GLOBAL_CONTEXT.ctx
     pair, signature = ffi.new("secp256k1_keypair *"), ffi.new("char[64]")
     assert lib.secp256k1_keypair_create(context, pair, PrivateKey(SECRET).secret)
-    assert lib.secp256k1_schnorrsig_sign_custom(
-        context, signature, message, size, pair, ffi.NULL
-    )
+    assert lib.secp256k1_schnorrsig_sign_custom(context, signature, message, size, pair, ffi.NULL)
     good = bytes(ffi.buffer(signature))
     assert run("CHECKSIGFROMSTACK", good, message, KEY) == [b"\x01"]
     assert run("CHECKSIGFROMSTACKVERIFY", good, message, KEY) == []
@@ -416,9 +410,7 @@ def test_multiplication_when_checked_then_exact() -> None:
     ):
         # The form comes before the budget.
         assert fault("ECMULSCALARVERIFY", *stack, budget=0) == "PUBKEYTYPE"
-    assert fault("ECMULSCALARVERIFY", product, G, b"", budget=49) == (
-        "TAPSCRIPT_VALIDATION_WEIGHT"
-    )
+    assert fault("ECMULSCALARVERIFY", product, G, b"", budget=49) == ("TAPSCRIPT_VALIDATION_WEIGHT")
 
 
 def test_tweak_when_checked_then_exact() -> None:

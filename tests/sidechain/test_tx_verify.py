@@ -95,9 +95,7 @@ def _recorded_claim() -> PeginClaim:
 
 def test_pegin_resolves_to_its_claim_and_only_once() -> None:
     claim = _recorded_claim()
-    tx = Transaction.build(
-        inputs=[TxIn(POINTS[0], is_pegin=True)], outputs=[output(PARAMS, 1)]
-    )
+    tx = Transaction.build(inputs=[TxIn(POINTS[0], is_pegin=True)], outputs=[output(PARAMS, 1)])
     view = DictView()
     key = PeginKey(claim.parent_genesis, POINTS[0])
     assert resolve_inputs(tx, view, lambda *_: claim) == ((claim.coin,), (key,))

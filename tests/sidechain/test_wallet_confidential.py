@@ -62,9 +62,7 @@ def terms(params: ChainParams = PARAMS, rate: int = RATE, *, explicit: bool = Fa
     )
 
 
-def coin(
-    number: int, value_sats: int, asset: bytes = PEGGED, *, hidden: bool = True
-) -> OwnedCoin:
+def coin(number: int, value_sats: int, asset: bytes = PEGGED, *, hidden: bool = True) -> OwnedCoin:
     abf, vbf = ZERO, ZERO
     if hidden:
         abf, vbf = sha256(b"abf %d" % number), sha256(b"vbf %d" % number)
@@ -107,9 +105,7 @@ def check_spends(tx: Transaction, draft: Draft) -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(
-    values=st.lists(
-        st.tuples(st.integers(1, 5_000_000), st.booleans()), min_size=1, max_size=5
-    ),
+    values=st.lists(st.tuples(st.integers(1, 5_000_000), st.booleans()), min_size=1, max_size=5),
     amount=st.integers(14, 6_000_000),
     other=st.one_of(st.none(), st.tuples(st.integers(1, 1_000), st.booleans())),
     hides=st.booleans(),
