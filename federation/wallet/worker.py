@@ -273,12 +273,15 @@ class PegWorker:
             await self.send(claim)
 
     def _prepare_claim(self, number: int, rate: int) -> Transaction | None:
-        """The claim to send now, recorded; None when the recorded one needs no new send.
+        """The claim to send now, recorded; None when none is to be sent.
 
-        Runs without awaiting: nothing can change between the look and the record.
+        Runs without awaiting: nothing can change between the look and the record. A claim that
+        became final while the caller waited is no longer pending, but must not be made again.
         """
         pegin = self._store.pegin(number)
-        if pegin is None or pegin.deposit is None or not pegin.deposit.proof:
+        if pegin is None or pegin.final_height is not None:
+            return None
+        if pegin.deposit is None or not pegin.deposit.proof:
             return None
         recorded = self._book.pending_transaction(pegin.claim_txid)
         if recorded is None:

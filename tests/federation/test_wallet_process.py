@@ -255,6 +255,25 @@ async def test_claim_when_a_member_holds_it_with_the_old_proof_then_replaced_by_
     assert claims_on_chain(world) == 1
 
 
+async def test_claim_when_it_gets_final_while_the_rate_is_asked_then_not_made_again(
+    world: World,
+) -> None:
+    made = await world.call("pegin", "alice", coins(DEPOSIT_SATS))
+    await world.turn()
+    await world.mine(PEGIN_DEPTH)
+
+    async def block_is_final() -> None:
+        world.federation.make_block()
+        await world.parts.follow_chain()
+
+    for member in world.members:
+        member.meanwhile["getmempoolinfo"] = block_is_final
+    await world.turn()
+    assert (await world.call("getpegin", made["id"]))["stage"] == "final"
+    assert world.book.pending() == []
+    assert len(await world.call("listtransactions", "alice")) == 1
+
+
 async def test_claim_when_committed_block_is_on_another_branch_then_waits(world: World) -> None:
     pegin = await start_pegin(world)
     await world.mine(PEGIN_DEPTH - 1)

@@ -6,6 +6,7 @@ crash is simply a new process over the same store.
 
 import itertools
 import socket
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -261,6 +262,8 @@ class Member:
         self.refuse_with = ""
         self.crash_before_send = False
         self.crash_after_send = False
+        self.meanwhile: dict[str, Callable[[], Awaitable[object]]] = {}
+        """What happens, once, while a method is being answered."""
         self.calls: list[str] = []
 
     async def call(self, method: str, *params: Any) -> Any:
@@ -268,6 +271,8 @@ class Member:
         if self.is_down:
             raise Unavailable("cannot connect")
         self.calls.append(method)
+        if method in self.meanwhile:
+            await self.meanwhile.pop(method)()
         chain = self.federation.signed.chain
         match method:
             case "getblockcount":
