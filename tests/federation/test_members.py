@@ -3,7 +3,7 @@
 import pytest
 
 from federation.members import MemberSet, check_byzantine_safety, default_k
-from tests.sim.world import block_key, member_set
+from federation.sim.world import block_key, member_set
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from federation.consensus.records import InvalidJournal
-from tests.sim.checker import Violation
-from tests.sim.cluster import run_seed
+from federation.sim.checker import Violation
+from federation.sim.cluster import run_seed
+from federation.sim.world import Scenario, scenario_of
 from tests.sim.variants import VARIANTS
-from tests.sim.world import Scenario, scenario_of
 
 ROOT = Path(__file__).resolve().parents[2]
 SEEDS = int(os.environ.get("FEDPEG_SIM_SEEDS", "200"))

@@ -52,7 +52,7 @@ from federation.consensus.votes import (
     VoteType,
 )
 from federation.members import MemberSet
-from tests.sim.world import (
+from federation.sim.world import (
     GENESIS_TIP,
     TIMES,
     Keys,

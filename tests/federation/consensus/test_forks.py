@@ -10,9 +10,9 @@ import pytest
 from federation.consensus.driver import Driver
 from federation.consensus.events import TimerKind
 from federation.consensus.votes import Certificate, Proposal, VoteType
+from federation.sim.world import block_hash
 from tests.federation.consensus.bench import PRECOMMIT, PREVOTE, PROPOSAL, Bench
 from tests.sim.variants import VARIANTS
-from tests.sim.world import block_hash
 
 
 class Stage:

@@ -17,8 +17,8 @@ from federation.consensus.records import (
     restore,
 )
 from federation.consensus.votes import Vote, VoteType
+from federation.sim.world import block_hash
 from tests.federation.consensus.bench import PRECOMMIT, PREVOTE, PROPOSAL, Bench, sent_votes
-from tests.sim.world import block_hash
 
 
 def eventful_height() -> Bench:

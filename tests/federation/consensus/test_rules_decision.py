@@ -34,6 +34,7 @@ from federation.consensus.events import (
 from federation.consensus.height_state import Step
 from federation.consensus.messages import GetBlock
 from federation.consensus.records import Base, BlockSigRecord, Halt, Mode, restore
+from federation.sim.world import block_hash
 from federation.wal import Journal, JournalLocked
 from tests.federation.consensus.bench import (
     PRECOMMIT,
@@ -43,7 +44,6 @@ from tests.federation.consensus.bench import (
     sent_votes,
     timers,
 )
-from tests.sim.world import block_hash
 
 
 def decided_bench(salt: int = 1, **options: object) -> tuple[Bench, bytes]:

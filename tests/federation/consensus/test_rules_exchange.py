@@ -31,6 +31,7 @@ from federation.consensus.messages import (
 from federation.consensus.status import REPLIES_MAX
 from federation.consensus.votes import BlockMessage, Proposal, Vote
 from federation.members import MemberSet
+from federation.sim.world import TIMES, block_hash, block_key
 from tests.federation.consensus.bench import (
     PRECOMMIT,
     PREVOTE,
@@ -41,7 +42,6 @@ from tests.federation.consensus.bench import (
     sent_votes,
     timers,
 )
-from tests.sim.world import TIMES, block_hash, block_key
 
 GOSSIP = Timer(kind=TimerKind.GOSSIP)
 

@@ -12,6 +12,7 @@ from federation.consensus.height_state import Step
 from federation.consensus.messages import GetBlock
 from federation.consensus.records import VoteRecord
 from federation.consensus.votes import Certificate
+from federation.sim.world import TIMES, block_hash
 from tests.federation.consensus.bench import (
     PRECOMMIT,
     PREVOTE,
@@ -23,7 +24,6 @@ from tests.federation.consensus.bench import (
     sent_votes,
     timers,
 )
-from tests.sim.world import TIMES, block_hash
 
 
 def bench_in_round_0(me: int = 0, **options: object) -> Bench:

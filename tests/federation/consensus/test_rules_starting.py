@@ -26,6 +26,7 @@ from federation.consensus.records import (
 )
 from federation.consensus.roll_call import ANSWER_EVERY_MS, REPEAT_MS
 from federation.consensus.votes import BlockSignature, Certificate, Vote
+from federation.sim.world import block_hash, block_key
 from tests.federation.consensus.bench import (
     NONCE,
     PRECOMMIT,
@@ -36,7 +37,6 @@ from tests.federation.consensus.bench import (
     sent_votes,
     timers,
 )
-from tests.sim.world import block_hash, block_key
 
 
 def answer(

@@ -28,10 +28,10 @@ from federation.consensus.messages import (
 from federation.consensus.votes import (
     Certificate,
 )
-from tests.sim.checker import Checker
-from tests.sim.liar import Liars
-from tests.sim.node import Node
-from tests.sim.world import (
+from federation.sim.checker import Checker
+from federation.sim.liar import Liars
+from federation.sim.node import Node
+from federation.sim.world import (
     HEALED_DELAY_MS,
     TIMES,
     Keys,

@@ -18,10 +18,10 @@ from federation.consensus.votes import (
     Vote,
     VoteType,
 )
-from tests.sim.world import GENESIS_TIP, block_hash, block_key, make_block
+from federation.sim.world import GENESIS_TIP, block_hash, block_key, make_block
 
 if TYPE_CHECKING:
-    from tests.sim.cluster import Simulation
+    from federation.sim.cluster import Simulation
 
 STYLES = ("silent", "split", "split", "selective", "chaos", "fair")
 
@@ -281,10 +281,10 @@ class Liars:
         for target in self.targets:
             if rng.random() < 0.2:
                 continue
-            hash_, valid_round, pol = rng.choice(chosen)
+            hash_, valid_round, cited = rng.choice(chosen)
             vote = self._vote(member, VoteType.PROPOSAL, height, round_, hash_, valid_round)
             self._offer(height, round_, hash_)
-            sim.send(member, target, Proposal(vote, pol))
+            sim.send(member, target, Proposal(vote, cited))
             if rng.random() < 0.8 and hash_ in sim.blocks:
                 message = BlockMessage(height=height, block_hash=hash_, data=sim.blocks[hash_])
                 sim.send(member, target, message)

@@ -52,7 +52,7 @@ from federation.consensus.messages import (
     GetFinal,
     Message,
 )
-from federation.consensus.records import Mode, Seen, restore
+from federation.consensus.records import Mode, restore
 from federation.consensus.votes import (
     BlockMessage,
     BlockSignature,
@@ -60,7 +60,7 @@ from federation.consensus.votes import (
     Proposal,
     Vote,
 )
-from tests.sim.world import (
+from federation.sim.world import (
     TIMES,
     Disk,
     FinalBlock,
@@ -71,9 +71,10 @@ from tests.sim.world import (
     make_block,
     params_root,
 )
+from sidechain.errors import InvariantError
 
 if TYPE_CHECKING:
-    from tests.sim.cluster import Simulation
+    from federation.sim.cluster import Simulation
 
 
 class Crash(Exception):
@@ -204,7 +205,6 @@ class Node:
     def _obey_persist(self, effect: Persist) -> None:
         for record in effect.records:
             self.disk.append(record)
-            assert not isinstance(record, Seen) or record.entries
 
     def _obey_persistblock(self, effect: PersistBlock) -> None:
         self.disk.blocks[effect.block_hash] = effect.data
@@ -293,7 +293,8 @@ class Node:
         self._connect(FinalBlock(effect.block_hash, effect.data, effect.signatures))
 
     def _obey_connect(self, effect: Connect) -> None:
-        assert self._final is not None and self._final.hash == effect.block_hash
+        if self._final is None or self._final.hash != effect.block_hash:
+            raise InvariantError("the core connects a block that was not offered")
         self._connect(self._final)
 
     def _connect(self, block: FinalBlock) -> None:

@@ -9,7 +9,7 @@ from federation.consensus.encoding import NIL
 from federation.consensus.evidence import conflict_of
 from federation.consensus.records import RecordKind, VoteRecord, decode_record
 from federation.consensus.votes import BlockSignature, Vote, VoteType
-from tests.sim.world import Disk, FinalBlock, Keys, Scenario, is_valid_child
+from federation.sim.world import Disk, FinalBlock, Keys, Scenario, is_valid_child
 
 
 class Violation(AssertionError):
