@@ -1,12 +1,13 @@
 """The few file operations that durable state rests on, in one small object.
 
 Journal, signer and config go to the disk through a `FileLayer`, so that tests can put one in
-between that fails, writes short or dies at any operation.
+between that fails, writes short or dies at any operation; the simulator's disk is one.
 
 Source: consensus:J4, consensus:R5.
 """
 
 import contextlib
+import fcntl
 import os
 from pathlib import Path
 
@@ -54,6 +55,39 @@ class FileLayer:
         """Delete a file; absent is fine."""
         path.unlink(missing_ok=True)
 
+    def close(self, descriptor: int) -> None:
+        """Give a descriptor back: of a file, or of `lock_folder`."""
+        os.close(descriptor)
+
+    def names(self, folder: Path) -> list[str]:
+        """Names in a folder, sorted."""
+        return sorted(path.name for path in folder.iterdir())
+
+    def exists(self, path: Path) -> bool:
+        """Whether there is a file of this name."""
+        return path.exists()
+
+    def read(self, path: Path) -> bytes:
+        """Contents of a file."""
+        return path.read_bytes()
+
+    def read_private(self, path: Path) -> bytes:
+        """Contents of a file that nobody else may read, else PermissionError."""
+        return read_secret(path)
+
+    def lock_folder(self, folder: Path) -> int:
+        """Take the exclusive lock of a folder, made when absent; BlockingIOError: it is taken."""
+        if not folder.is_dir():
+            folder.mkdir(mode=0o700)
+            self.sync_folder(folder.parent)
+        lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(lock)
+            raise
+        return lock
+
 
 def write_all(layer: FileLayer, descriptor: int, data: bytes) -> None:
     """One write; a short one is an error (consensus:J4).
@@ -82,7 +116,7 @@ def replace_file(layer: FileLayer, path: Path, data: bytes, *, mode: int = 0o600
         layer.sync_data(descriptor)
     finally:
         with contextlib.suppress(OSError):
-            os.close(descriptor)
+            layer.close(descriptor)
     layer.rename(temporary, path)
     layer.sync_folder(path.parent)
 

@@ -1,8 +1,29 @@
 """A secret key that does not show itself."""
 
-from typing import NoReturn
+from typing import NoReturn, Protocol
 
 from sidechain.crypto.keys import ecdsa_sign, public_key, schnorr_sign, tweak_add_secret
+
+
+class SigningKey(Protocol):
+    """What the signer asks of a key; the simulator has one without curve operations."""
+
+    @property
+    def public_key(self) -> bytes:
+        """The compressed public key, 33 bytes."""
+        ...
+
+    def sign_ecdsa(self, digest: bytes) -> bytes:
+        """DER, low S."""
+        ...
+
+    def sign_schnorr(self, digest: bytes) -> bytes:
+        """64 bytes."""
+        ...
+
+    def tweaked(self, tweak: bytes) -> "SigningKey":
+        """The key plus a 32-byte tweak."""
+        ...
 
 
 class SecretKey:

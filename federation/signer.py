@@ -25,7 +25,7 @@ from federation.consensus.votes import (
 )
 from federation.files import FileLayer, read_secret
 from federation.members import MemberSet
-from federation.secret_key import SecretKey
+from federation.secret_key import SecretKey, SigningKey
 from federation.signer_guard import Guard, GuardDamaged, load_guard, save_guard
 from federation.verification import MessageVerifier
 from sidechain.crypto.hashes import tagged_hash
@@ -76,14 +76,15 @@ class Signer:
         self,
         *,
         genesis: bytes,
-        block_key: SecretKey,
-        peg_key: SecretKey,
+        block_key: SigningKey,
+        peg_key: SigningKey,
         guard_path: Path,
         guard: Guard,
         layer: FileLayer,
         lock: int,
+        verifier: MessageVerifier | None = None,
     ) -> None:
-        """Use `Signer.open`."""
+        """Use `Signer.open`; who has keys without files uses `start_guard` and this."""
         self._genesis = genesis
         self._block_key = block_key
         self._peg_key = peg_key
@@ -91,7 +92,7 @@ class Signer:
         self._guard = guard
         self._layer = layer
         self._lock = lock
-        self._verifier = MessageVerifier(genesis, remembered_max=2_000)
+        self._verifier = verifier or MessageVerifier(genesis, remembered_max=2_000)
         self._members: MemberSet | None = None
         self._params_root = NIL
         self._failed = False
@@ -124,7 +125,7 @@ class Signer:
             lock = os.open(files.guard.parent, os.O_RDONLY | os.O_DIRECTORY)
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             vote_key = secrets[0].public_key[1:]
-            guard = _start_guard(layer, files.guard, genesis, vote_key, start)
+            guard = start_guard(layer, files.guard, genesis, vote_key, start)
         except (OSError, GuardDamaged, InvalidEncoding) as error:
             if lock >= 0:
                 os.close(lock)
@@ -429,14 +430,19 @@ def _read_key(path: Path) -> SecretKey:
         raise InvalidEncoding(f"{path} does not hold 64 hex digits") from None
 
 
-def _start_guard(
+def start_guard(
     layer: FileLayer, path: Path, genesis: bytes, vote_key: bytes, start: GuardStart
 ) -> Guard:
-    if start is GuardStart.RESTORED and path.exists():
+    """Load the guard, or make the one that fits the start (R7).
+
+    Raises:
+        SignerFailed: absent when INTACT, used before when FRESH. GuardDamaged, OSError.
+    """
+    if start is GuardStart.RESTORED and layer.exists(path):
         layer.rename(path, path.with_name("guard.replaced"))
         layer.sync_folder(path.parent)
-    if path.exists():
-        guard = load_guard(path, genesis, vote_key)
+    if layer.exists(path):
+        guard = load_guard(path, genesis, vote_key, layer)
         # The process before may have died between rename and folder sync; what was read here is
         # going to be relied on.
         layer.sync_folder(path.parent)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from federation.canonical import NotCanonical, canonical_json, strict_loads
-from federation.files import FileLayer, read_secret, replace_file
+from federation.files import FileLayer, replace_file
 
 FORMAT = 1
 SIGNED_KEPT_MAX = 256
@@ -67,14 +67,16 @@ def save_guard(layer: FileLayer, path: Path, guard: Guard) -> None:
     replace_file(layer, path, body + b"\n" + sha256(body).hexdigest().encode() + b"\n")
 
 
-def load_guard(path: Path, genesis: bytes, vote_key: bytes) -> Guard:
+def load_guard(
+    path: Path, genesis: bytes, vote_key: bytes, layer: FileLayer | None = None
+) -> Guard:
     """Read the guard file.
 
     Raises:
         GuardDamaged: not the bytes that were written, or of another chain or key.
         OSError: it cannot be read, or others can read it.
     """
-    body, _, tail = read_secret(path).partition(b"\n")
+    body, _, tail = (layer or FileLayer()).read_private(path).partition(b"\n")
     if tail != sha256(body).hexdigest().encode() + b"\n":
         raise GuardDamaged(f"{path} is damaged")
     try:

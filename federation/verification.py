@@ -8,7 +8,7 @@ Source: consensus:2.1, consensus:C11, consensus:C22, consensus:C95, N14.
 """
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from federation.consensus.encoding import InvalidMessage, MessageReader
 from federation.consensus.messages import Answer, Evidence, EvidenceClass, Message
@@ -31,16 +31,50 @@ class Checked:
     operations: int
 
 
+class SignatureScheme(Protocol):
+    """The two checks a signature can need; the simulator has one without curve operations."""
+
+    def is_schnorr(self, key: bytes, signature: bytes, message: bytes) -> bool:
+        """Whether an x-only key of 32 bytes signed 32 bytes (BIP340)."""
+        ...
+
+    def is_ecdsa(self, key: bytes, signature: bytes, message: bytes) -> bool:
+        """Whether a key of 33 bytes signed 32 bytes; the signature is r ‖ s."""
+        ...
+
+
+class CurveSignatures:
+    """The signatures of consensus:2.1."""
+
+    def is_schnorr(self, key: bytes, signature: bytes, message: bytes) -> bool:
+        """BIP340."""
+        return schnorr_verify(key, signature, message)
+
+    def is_ecdsa(self, key: bytes, signature: bytes, message: bytes) -> bool:
+        """ECDSA, 64 bytes r ‖ s."""
+        try:
+            return ecdsa_verify(key, compact_to_der(signature), message)
+        except (InvalidEncoding, ValueError):
+            return False
+
+
 class MessageVerifier:
     """Checks signatures under the member set and parameters of the height in progress.
 
     Args:
         genesis: 32 bytes, internal order.
         remembered_max: how many good signatures are remembered; 0 switches the memory off.
+        scheme: how one signature is checked.
     """
 
-    def __init__(self, genesis: bytes, remembered_max: int = REMEMBERED_SIGNATURES_MAX) -> None:
+    def __init__(
+        self,
+        genesis: bytes,
+        remembered_max: int = REMEMBERED_SIGNATURES_MAX,
+        scheme: SignatureScheme | None = None,
+    ) -> None:
         self._genesis = genesis
+        self._scheme = scheme or CurveSignatures()
         self._remembered_max = remembered_max
         self._good: dict[bytes, None] = {}
         self._operations = 0
@@ -144,9 +178,9 @@ class MessageVerifier:
             return True
         self._operations += 1
         if scheme == _SCHNORR:
-            good = schnorr_verify(key, signature, message)
+            good = self._scheme.is_schnorr(key, signature, message)
         else:
-            good = _ecdsa_compact(key, signature, message)
+            good = self._scheme.is_ecdsa(key, signature, message)
         if good and self._remembered_max:
             if len(self._good) >= self._remembered_max:
                 del self._good[next(iter(self._good))]
@@ -173,10 +207,3 @@ def _decode_statement(
     except InvalidMessage:
         return None
     return statement
-
-
-def _ecdsa_compact(key: bytes, signature: bytes, message: bytes) -> bool:
-    try:
-        return ecdsa_verify(key, compact_to_der(signature), message)
-    except (InvalidEncoding, ValueError):
-        return False

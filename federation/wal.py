@@ -9,8 +9,6 @@ Source: consensus:C40, consensus:C43, consensus:J1-J8, N24.
 """
 
 import contextlib
-import fcntl
-import os
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -115,10 +113,10 @@ class Journal:
         try:
             journal._load()
         except OSError as error:
-            os.close(lock)
+            layer.close(lock)
             raise JournalFailed(f"cannot open journal in {folder}: {error}") from error
         except BaseException:
-            os.close(lock)
+            layer.close(lock)
             raise
         return journal
 
@@ -180,7 +178,7 @@ class Journal:
             self._write_record(KIND_BASE, base)
             self._sync()
             self._layer.sync_folder(self._folder)
-            os.close(old)
+            self._layer.close(old)
 
     def settle_doubt(self) -> None:
         """Forget the mark of a doubtful record: AMNESIA and RESUME are in the journal (J6).
@@ -198,7 +196,7 @@ class Journal:
         Raises:
             JournalCorrupt: the file is damaged; FileNotFoundError: it was dropped.
         """
-        scan = scan_file(self._path(number).read_bytes(), self._identity, number)
+        scan = scan_file(self._layer.read(self._path(number)), self._identity, number)
         if scan.verdict is not Verdict.SOUND:
             raise JournalCorrupt(f"{self._path(number).name} is {scan.verdict.value}")
         return scan.records
@@ -239,10 +237,10 @@ class Journal:
         """Give file and lock back. Writes nothing."""
         self._failed = True
         if self._descriptor is not None:
-            os.close(self._descriptor)
+            self._layer.close(self._descriptor)
             self._descriptor = None
         if self._lock >= 0:
-            os.close(self._lock)
+            self._layer.close(self._lock)
             self._lock = -1
 
     # -- writing
@@ -285,15 +283,15 @@ class Journal:
     # -- opening
 
     def _load(self) -> None:
-        doubted = self._doubt_path.exists()
-        self._numbers = _file_numbers(self._folder, self._form.prefix)
+        doubted = self._layer.exists(self._doubt_path)
+        self._numbers = _file_numbers(self._folder, self._form.prefix, self._layer)
         scan = self._newest_scan(doubted)
         if scan is None:
             self._verdict = Verdict.DOUBTFUL if doubted else Verdict.EMPTY
             return
         self._records = scan.records
         if scan.verdict is Verdict.DOUBTFUL and not doubted:
-            os.close(self._layer.create(self._doubt_path))
+            self._layer.close(self._layer.create(self._doubt_path))
             self._layer.sync_folder(self._folder)
             doubted = True
         self._descriptor = self._layer.open_append(self._path(self._numbers[-1]))
@@ -311,7 +309,7 @@ class Journal:
         while self._numbers:
             number = self._numbers[-1]
             path = self._path(number)
-            scan = scan_file(path.read_bytes(), self._identity, number)
+            scan = scan_file(self._layer.read(path), self._identity, number)
             if scan.records or (number == 1 and scan.verdict is Verdict.DOUBTFUL):
                 return scan
             if scan.verdict is Verdict.DOUBTFUL or (number > 1 and len(self._numbers) == 1):
@@ -343,7 +341,7 @@ def archive(folder: Path, form: JournalForm = CONSENSUS_JOURNAL) -> Path | None:
     layer = FileLayer()
     lock = _lock_folder(folder, layer)
     try:
-        names = [p for p in sorted(folder.iterdir()) if p.name.startswith(form.prefix + "-")]
+        names = [folder / n for n in layer.names(folder) if n.startswith(form.prefix + "-")]
         if not names:
             return None
         target = _unused_folder(folder, f"archived-{form.prefix}")
@@ -356,7 +354,7 @@ def archive(folder: Path, form: JournalForm = CONSENSUS_JOURNAL) -> Path | None:
     except OSError as error:
         raise JournalFailed(f"cannot archive journal in {folder}: {error}") from error
     finally:
-        os.close(lock)
+        layer.close(lock)
 
 
 class BlockFiles:
@@ -369,7 +367,7 @@ class BlockFiles:
         self._folder = folder
         self._layer = layer or FileLayer()
         # The name is given after the contents are durable, so a file that has it is whole.
-        found = (self._NAME.fullmatch(path.name) for path in folder.iterdir())
+        found = (self._NAME.fullmatch(name) for name in self._layer.names(folder))
         self._hashes = {bytes.fromhex(match[1]) for match in found if match}
         if self._hashes:  # the process before may have died between rename and folder sync
             self._layer.sync_folder(folder)
@@ -398,7 +396,7 @@ class BlockFiles:
         if block_hash not in self._hashes:
             return None
         try:
-            return self._path(block_hash).read_bytes()
+            return self._layer.read(self._path(block_hash))
         except FileNotFoundError:
             return None
 
@@ -436,23 +434,16 @@ class BlockFiles:
 
 def _lock_folder(folder: Path, layer: FileLayer) -> int:
     try:
-        if not folder.is_dir():
-            folder.mkdir(mode=0o700)
-            layer.sync_folder(folder.parent)
-        lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        return layer.lock_folder(folder)
+    except BlockingIOError as error:
+        raise JournalLocked(f"{folder} is in use by another process") from error
     except OSError as error:
         raise JournalFailed(f"cannot open {folder}: {error}") from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(lock)
-        raise JournalLocked(f"{folder} is in use by another process") from error
-    return lock
 
 
-def _file_numbers(folder: Path, prefix: str) -> list[int]:
+def _file_numbers(folder: Path, prefix: str, layer: FileLayer) -> list[int]:
     pattern = re.compile(re.escape(prefix) + r"-([1-9][0-9]*)")
-    found = (pattern.fullmatch(path.name) for path in folder.iterdir())
+    found = (pattern.fullmatch(name) for name in layer.names(folder))
     numbers = sorted(int(match[1]) for match in found if match)
     if numbers and numbers != list(range(numbers[0], numbers[-1] + 1)):
         raise JournalCorrupt(f"a {prefix} file is missing in the middle: found {numbers}")
