@@ -5,6 +5,7 @@
 * `selection`: which coins pay for an amount and its fee (pure).
 * `builder`: payments and burns (peg-out), blinded where they should be, and signatures (pure).
 * `claim`: peg-in claims, explicit or blinded (pure).
+* `covenant`: claim scripts that anybody may satisfy for the user, and their claims (pure).
 * `issuing`: issuing, reissuing and burning assets (pure).
 * `descriptor`: the account as a descriptor, written and read (pure).
 * `pset`: partially signed transactions, over libwally (pure).
