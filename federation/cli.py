@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import click
 
-from federation import bench, cli_asset, cli_local, cli_peg, cli_pset, cli_wallet
+from federation import bench, cli_asset, cli_local, cli_peg, cli_proofs, cli_pset, cli_wallet
 from federation.bitcoind_process import BitcoindMissing
 from federation.cli_session import Failed, Interrupted
 from federation.local_state import LocalError
@@ -40,6 +40,7 @@ cli_local.register(program)
 cli_pset.register(cli_wallet.register(program))
 cli_asset.register(program)
 cli_peg.register(program)
+cli_proofs.register(program)
 bench.register(program)
 
 

@@ -19,6 +19,8 @@ from federation.consensus.messages import Evidence
 from federation.files import FileLayer
 from federation.members import MemberSet
 
+EVIDENCE_NAME: Final = "evidence.jsonl"
+"""The file's name in a member's folder."""
 EVIDENCE_MAX: Final = 1_000
 PER_MEMBER_AND_HOUR_MAX: Final = 10
 HOUR_MS: Final = 3_600_000
@@ -53,7 +55,7 @@ class EvidenceStore:
         self._members = members
         self._now_ms = now_ms
         self._layer = layer or FileLayer()
-        self._lines = _read(path)
+        self._lines = read_evidence(path)
         self._keys = {_key_of(line) for line in self._lines}
         self._added_ms: dict[int, deque[int]] = {}
 
@@ -134,7 +136,12 @@ def _ends_line(path: Path, size_bytes: int) -> bool:
         return file.read(1) == b"\n"
 
 
-def _read(path: Path) -> list[dict[str, Any]]:
+def read_evidence(path: Path) -> list[dict[str, Any]]:
+    """The lines of an evidence file, oldest first; none when there is no file.
+
+    Raises:
+        OSError: it cannot be read.
+    """
     try:
         text = path.read_bytes().decode("utf-8", errors="replace")
     except FileNotFoundError:

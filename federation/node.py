@@ -24,7 +24,7 @@ from federation.consensus.events import ConsensusTimes, StartMode
 from federation.consensus.records import Mode
 from federation.engine import Engine
 from federation.engine_parts import EngineParts
-from federation.evidence_store import EvidenceStore
+from federation.evidence_store import EVIDENCE_NAME, EvidenceStore
 from federation.frames import PROTOCOL_VERSION, Hello
 from federation.member_rpc import MemberMethods
 from federation.peers import EventLog, PeerIdentity, PeerMember, PeerNetwork
@@ -122,7 +122,7 @@ class Node:
         self._peg = self._make_peg(parts.peg_journal)
         self._production = self._make_production()
         self._evidence = EvidenceStore(
-            self._folder.path / "evidence.jsonl",
+            self._folder.path / EVIDENCE_NAME,
             genesis=self._chain.params.genesis_hash,
             parameter_hash=self._federation.parameter_hash(),
             members=self._members,

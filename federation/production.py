@@ -15,10 +15,11 @@ from typing import Final, Protocol
 from federation.consensus.effects import BuildBlock, CheckBlock
 from federation.consensus.events import Verdict
 from federation.consensus.votes import BlockSignature
+from federation.header_signatures import signatures_in
 from federation.members import MemberSet
 from sidechain.chain import Chain
-from sidechain.crypto.keys import compact_to_der, der_to_compact, ecdsa_verify
-from sidechain.errors import Invalid, InvalidBlock, InvalidEncoding, Unavailable
+from sidechain.crypto.keys import compact_to_der
+from sidechain.errors import Invalid, InvalidBlock, Unavailable
 from sidechain.primitives.block import Block, BlockHeader
 from sidechain.primitives.encoding import Reader
 from sidechain.primitives.transaction import Transaction
@@ -320,20 +321,8 @@ class BlockProduction:
         return block.with_signblock_witness(signblock_witness(self._members.k, keys, by_key))
 
     def signatures_of(self, header: BlockHeader) -> tuple[BlockSignature, ...]:
-        """Who signed a header, with the signatures in 64-byte form, members ascending.
-
-        Signatures stand in the order of keys, so each key is tried once.
-        """
-        found = []
-        items = list(header.signblock_witness[1:-1])
-        for member in self._members.members:
-            if not items:
-                break
-            der = items[0][:-1]
-            if ecdsa_verify(member.block_key, der, header.hash):
-                found.append(_block_signature(header, member.index, der))
-                del items[0]
-        return tuple(found)
+        """Who signed a header, with the signatures in 64-byte form, members ascending."""
+        return signatures_in(header, self._members)
 
 
 def _check_committed(block: Block) -> None:
@@ -344,13 +333,3 @@ def _check_committed(block: Block) -> None:
     if root != block.header.merkle_root or mutated:
         raise InvalidBlock("bad-txns-duplicate" if mutated else "bad-txnmrklroot")
     check_witness_commitment(block)
-
-
-def _block_signature(header: BlockHeader, member: int, der: bytes) -> BlockSignature:
-    try:
-        signature = der_to_compact(der)
-    except InvalidEncoding:
-        signature = bytes(64)
-    return BlockSignature(
-        height=header.height, block_hash=header.hash, member=member, signature=signature
-    )

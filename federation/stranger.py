@@ -1,0 +1,234 @@
+"""What can be checked with nothing but the federation file: evidence against members.
+
+Whoever checks holds no chain and asks nobody. The founding members' set and parameters are in the
+file; a federation that has changed its members since needs the headers of the change as well, and
+this version, which makes no such change, refuses what was signed under other parameters.
+
+Source: consensus:C56, consensus:C58, consensus:A1, N26.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Final, Self
+
+from federation.config import FederationFile
+from federation.consensus.encoding import NIL, InvalidMessage, MessageReader
+from federation.consensus.evidence import check_evidence
+from federation.consensus.messages import Evidence, EvidenceClass
+from federation.consensus.votes import Vote, VoteType
+from federation.header_signatures import read_header, signatures_in
+from federation.members import MemberSet
+from federation.verification import MessageVerifier
+from sidechain.crypto.keys import is_low_s
+from sidechain.errors import Invalid
+from sidechain.params import ChainParams
+from sidechain.primitives.block import BlockHeader
+from sidechain.primitives.genesis import genesis_block
+from sidechain.validation.dynafed import full_current
+
+CLASS_WORDS: Final = {
+    EvidenceClass.DOUBLE_VOTE: "double-vote",
+    EvidenceClass.TWO_BLOCKS: "two-blocks",
+    EvidenceClass.AMNESIA: "amnesia",
+}
+"""Names of C56's classes (a), (b) and (c), as commands show them."""
+_BARE_SIGNATURE_BYTES: Final = 101
+
+
+class NotProved(Exception):
+    """What a file claims does not follow from it; the text is the reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class _GenesisOnly:
+    """A chain of one header."""
+
+    params: ChainParams
+
+    @property
+    def tip_height(self) -> int:
+        return 0
+
+    def header(self, height: int) -> BlockHeader:
+        if height:
+            raise NotProved("no header above genesis is known")
+        return genesis_block(self.params).header
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stranger:
+    """A federation as its file alone shows it; `params_root` is D of the founding parameters."""
+
+    federation: FederationFile
+    params: ChainParams
+    members: MemberSet
+    params_root: bytes
+    signblockscript: bytes
+
+    @classmethod
+    def of(cls, federation: FederationFile) -> Self:
+        """Work out what the file implies.
+
+        Raises:
+            InvalidConfig: its options make no chain.
+        """
+        params = federation.chain_params()
+        entry = full_current(_GenesisOnly(params), 0, params)
+        return cls(
+            federation=federation,
+            params=params,
+            members=federation.member_set(),
+            params_root=entry.root(),
+            signblockscript=entry.signblockscript,
+        )
+
+    def verifier(self) -> MessageVerifier:
+        """Checks votes and block signatures under the founding parameters."""
+        verifier = MessageVerifier(self.params.genesis_hash)
+        verifier.begin_height(self.members, self.params_root)
+        return verifier
+
+    def check_origin(self, plain: dict[str, Any]) -> None:
+        """Refuse a file of another chain, or of parameters that this file does not give.
+
+        Raises:
+            NotProved: which of the names differs.
+        """
+        expected = {
+            "genesis": self.params.genesis_hash.hex(),
+            "parameter_hash": self.federation.parameter_hash().hex(),
+        }
+        for name, value in expected.items():
+            if plain.get(name) != value:
+                raise NotProved(f"{name} is not that of this federation file ({value})")
+        if plain.get("params_root", self.params_root.hex()) != self.params_root.hex():
+            raise NotProved(
+                "it was signed under other parameters than the founding ones: that needs the "
+                "headers of the change, which this version does not follow"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conviction:
+    """What a piece of evidence proves; `first` and `second` say what the member signed."""
+
+    member: int
+    name: str
+    block_key: bytes
+    height: int
+    kind: EvidenceClass
+    first: str
+    second: str
+
+    def to_json(self) -> dict[str, Any]:
+        """The same for programs."""
+        return {
+            "member": self.member,
+            "name": self.name,
+            "block_key": self.block_key.hex(),
+            "height": self.height,
+            "class": CLASS_WORDS[self.kind],
+            "first": self.first,
+            "second": self.second,
+        }
+
+
+def convict(plain: object, stranger: Stranger) -> Conviction:
+    """Check one piece of evidence as `fedpeg evidence export` writes it.
+
+    Raises:
+        NotProved: why it is no evidence.
+    Source: consensus:C56.
+    """
+    if not isinstance(plain, dict):
+        raise NotProved("it is not a JSON object")
+    stranger.check_origin(plain)
+    member, height, evidence = _read_claim(plain, stranger)
+    if evidence.kind is EvidenceClass.TWO_BLOCKS:
+        first, second = _signed_headers(member, height, evidence, stranger)
+    else:
+        first, second = _signed_votes(member, height, evidence, stranger)
+    return Conviction(
+        member=member,
+        name=stranger.federation.members[member].name,
+        block_key=stranger.federation.members[member].block_key,
+        height=height,
+        kind=evidence.kind,
+        first=first,
+        second=second,
+    )
+
+
+def _read_claim(plain: dict[str, Any], stranger: Stranger) -> tuple[int, int, Evidence]:
+    numbers = [plain.get(name) for name in ("member", "height", "class")]
+    if not all(isinstance(number, int) and not isinstance(number, bool) for number in numbers):
+        raise NotProved("member, height or class is missing or no whole number")
+    member, height, kind = (int(number or 0) for number in numbers)
+    if not 0 <= member < stranger.members.n:
+        raise NotProved(f"there is no member {member} in this federation")
+    if plain.get("block_key") != stranger.members.members[member].block_key.hex():
+        raise NotProved(f"block_key is not that of member {member}")
+    if kind not in [int(known) for known in CLASS_WORDS]:
+        raise NotProved(f"class {kind} is none of C56")
+    try:
+        bodies = [bytes.fromhex(plain[name]) for name in ("first", "second")]
+    except (KeyError, TypeError, ValueError):
+        raise NotProved("first or second is missing or no hex") from None
+    return member, height, Evidence(EvidenceClass(kind), bodies[0], bodies[1])
+
+
+def _signed_votes(
+    member: int, height: int, evidence: Evidence, stranger: Stranger
+) -> tuple[str, str]:
+    try:
+        accused = check_evidence(evidence)
+    except InvalidMessage as error:
+        raise NotProved(str(error)) from error
+    if accused != (height, member):
+        raise NotProved("the votes are of another member or height than the file says")
+    votes = [Vote.read(MessageReader(body)) for body in (evidence.first, evidence.second)]
+    verifier = stranger.verifier()
+    for which, vote in zip(("first", "second"), votes, strict=True):
+        digest = vote.digest(stranger.params.genesis_hash, stranger.params_root)
+        if not verifier.check_message(member, digest, vote.signature).good:
+            raise NotProved(f"the {which} vote is not signed by member {member}")
+    return describe_vote(votes[0]), describe_vote(votes[1])
+
+
+def describe_vote(vote: Vote) -> str:
+    """One vote in words."""
+    block = "no block" if vote.block_hash == NIL else f"block {vote.block_hash[::-1].hex()}"
+    cites = f", citing the votes of round {vote.valid_round}" if vote.valid_round >= 0 else ""
+    return f"{VoteType(vote.type).name} for {block} in round {vote.round}{cites}"
+
+
+def _signed_headers(
+    member: int, height: int, evidence: Evidence, stranger: Stranger
+) -> tuple[str, str]:
+    headers = [
+        _header_signed_by(member, height, body, stranger)
+        for body in (evidence.first, evidence.second)
+    ]
+    if headers[0].hash == headers[1].hash:
+        raise NotProved("both headers are of one block")
+    texts = [f"block signature of block {header.hash[::-1].hex()}" for header in headers]
+    return texts[0], texts[1]
+
+
+def _header_signed_by(member: int, height: int, body: bytes, stranger: Stranger) -> BlockHeader:
+    if len(body) == _BARE_SIGNATURE_BYTES:
+        raise NotProved(
+            "a BLOCKSIG does not sign the height it names: without the block's header anybody "
+            "could have written another height on it"
+        )
+    try:
+        header = read_header(body, stranger.params)
+    except Invalid as error:
+        raise NotProved(f"not a block header: {error}") from error
+    if header.height != height:
+        raise NotProved(f"a header of height {header.height}, not {height}")
+    if header.current.signblockscript != stranger.signblockscript:
+        raise NotProved("a header under another signblockscript")
+    signed = {s.member: s for s in signatures_in(header, stranger.members)}
+    if member not in signed or not is_low_s(signed[member].signature):
+        raise NotProved(f"a header that member {member} has not signed")
+    return header

@@ -1,0 +1,155 @@
+"""What convinces a stranger who has the federation file alone (consensus:C56, consensus:C58)."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from federation.consensus.evidence import two_blocks
+from federation.consensus.messages import Evidence, EvidenceClass
+from federation.consensus.votes import VoteType
+from federation.stranger import NotProved, convict
+from sidechain.chain import Chain
+from tests.federation.proofs import Signers
+
+H1, H2 = b"\x21" * 32, b"\x22" * 32
+
+
+@pytest.fixture(scope="module")
+def signers(tmp_path_factory: pytest.TempPathFactory) -> Signers:
+    return Signers.found(tmp_path_factory.mktemp("federation"))
+
+
+def double_vote(signers: Signers, member: int = 2) -> Evidence:
+    first, second = (signers.vote(member, block_hash=block_hash) for block_hash in (H1, H2))
+    return Evidence(EvidenceClass.DOUBLE_VOTE, first.encode(), second.encode())
+
+
+def amnesia(signers: Signers, *, valid_round: int = -1) -> Evidence:
+    first = signers.vote(1, type=VoteType.PRECOMMIT, round=1, block_hash=H1)
+    second = signers.vote(1, round=3, valid_round=valid_round, block_hash=H2)
+    return Evidence(EvidenceClass.AMNESIA, first.encode(), second.encode())
+
+
+def two_headers(signers: Signers, member: int = 3) -> Evidence:
+    bodies = [signers.signed_header(member, signers.header(time)) for time in (100, 101)]
+    return Evidence(EvidenceClass.TWO_BLOCKS, bodies[0], bodies[1])
+
+
+def test_double_vote_when_both_are_signed_then_convicts_its_signer(signers: Signers) -> None:
+    """C56(a)."""
+    found = convict(signers.line(2, double_vote(signers)), signers.stranger)
+    assert (found.member, found.name, found.height) == (2, "m2", 7)
+    assert found.kind is EvidenceClass.DOUBLE_VOTE
+    assert found.first == f"PREVOTE for block {H1[::-1].hex()} in round 0"
+    assert found.block_key == signers.file.members[2].block_key
+    assert found.to_json()["class"] == "double-vote"
+
+
+def test_amnesia_when_the_lock_is_left_without_reason_then_convicts(signers: Signers) -> None:
+    """C56(c)."""
+    found = convict(signers.line(1, amnesia(signers)), signers.stranger)
+    assert found.to_json()["class"] == "amnesia" and found.first.startswith("PRECOMMIT")
+
+
+@pytest.mark.parametrize("valid_round", [1, 2])
+def test_amnesia_when_a_newer_pol_is_cited_then_no_evidence(
+    signers: Signers, valid_round: int
+) -> None:
+    """C56(c), C57: the POL that is cited may justify it; that is asked, not punished."""
+    line = signers.line(1, amnesia(signers, valid_round=valid_round))
+    with pytest.raises(NotProved, match="do not contradict"):
+        convict(line, signers.stranger)
+
+
+def test_two_blocks_when_headers_carry_the_signatures_then_convicts(signers: Signers) -> None:
+    """C56(b): a BLOCKSIG inside a header."""
+    found = convict(signers.line(3, two_headers(signers)), signers.stranger)
+    assert found.to_json()["class"] == "two-blocks"
+
+
+def test_two_blocks_when_the_heights_are_not_in_what_was_signed_then_no_evidence(
+    signers: Signers,
+) -> None:
+    """A BLOCKSIG's height is not signed: two of an honest member can be made to look like (b)."""
+    honest = [signers.block_signature(0, signers.header(5, height=h)) for h in (6, 7)]
+    forged = two_blocks(replace(honest[0], height=7), honest[1])
+    with pytest.raises(NotProved, match="does not sign the height"):
+        convict(signers.line(0, forged), signers.stranger)
+    headers = [signers.signed_header(0, signers.header(5, height=h)) for h in (6, 7)]
+    with pytest.raises(NotProved, match="a header of height 6, not 7"):
+        convict(
+            signers.line(0, Evidence(EvidenceClass.TWO_BLOCKS, headers[0], headers[1])),
+            signers.stranger,
+        )
+
+
+def test_two_blocks_when_one_block_is_signed_twice_then_no_evidence(signers: Signers) -> None:
+    body = signers.signed_header(3, signers.header(100))
+    with pytest.raises(NotProved, match="one block"):
+        convict(
+            signers.line(3, Evidence(EvidenceClass.TWO_BLOCKS, body, body)), signers.stranger
+        )
+
+
+Change = Callable[[dict[str, Any]], object]
+CHANGES: list[tuple[Change, str]] = [
+    (lambda line: line.update(genesis="00" * 32), "genesis is not"),
+    (lambda line: line.update(parameter_hash="00" * 32), "parameter_hash is not"),
+    (lambda line: line.update(params_root="00" * 32), "other parameters than the founding"),
+    (lambda line: line.update(member=4), "no member 4"),
+    (lambda line: line.update(member=-1), "no member -1"),
+    (lambda line: line.update(member=True), "no whole number"),
+    (lambda line: line.pop("height"), "no whole number"),
+    (lambda line: line.update(member=1), "block_key is not that of member 1"),
+    (lambda line: line.update(height=8), "another member or height"),
+    (lambda line: line.update({"class": 3}), "do not contradict"),
+    (lambda line: line.update({"class": 2}), "not a block header"),
+    (lambda line: line.update({"class": 9}), "class 9"),
+    (lambda line: line.update(first="zz"), "no hex"),
+    (lambda line: line.pop("second"), "no hex"),
+    (lambda line: line.update(second=line["first"]), "do not contradict"),
+    (lambda line: line.update(first=line["first"][:-2]), "truncated"),
+    (lambda line: line.update(first=line["first"][:-2] + "00"), "first vote is not signed"),
+    (lambda line: line.update(second=line["second"][:-2] + "00"), "second vote is not signed"),
+]
+
+
+@pytest.mark.parametrize(("change", "reason"), CHANGES)
+def test_evidence_when_something_is_changed_then_refused_with_the_reason(
+    signers: Signers, change: Change, reason: str
+) -> None:
+    line = signers.line(2, double_vote(signers))
+    change(line)
+    with pytest.raises(NotProved, match=reason):
+        convict(line, signers.stranger)
+
+
+@pytest.mark.parametrize("plain", [[], None, 3, "evidence", {}])
+def test_file_when_it_holds_something_else_then_refused(signers: Signers, plain: object) -> None:
+    with pytest.raises(NotProved):
+        convict(plain, signers.stranger)
+
+
+def test_votes_when_signed_by_somebody_else_then_do_not_convict(signers: Signers) -> None:
+    """A liar signs votes in another member's name."""
+    votes = [replace(signers.vote(0, block_hash=h), member=1) for h in (H1, H2)]
+    evidence = Evidence(EvidenceClass.DOUBLE_VOTE, votes[0].encode(), votes[1].encode())
+    with pytest.raises(NotProved, match="not signed by member 1"):
+        convict(signers.line(1, evidence), signers.stranger)
+
+
+def test_founding_root_when_worked_out_then_what_a_chain_finds(
+    signers: Signers, tmp_path: Path
+) -> None:
+    """D_h: without a change of members it is the founding entry's root at every height."""
+    from sidechain.chain import Chain
+
+    chain = Chain.open(tmp_path / "chain", signers.stranger.params)
+    try:
+        assert chain.full_current().root() == signers.stranger.params_root
+        assert chain.full_current().signblockscript == signers.stranger.signblockscript
+    finally:
+        chain.close()
