@@ -73,16 +73,16 @@ def test_evidence_when_a_member_keeps_some_then_listed_shown_exported_and_verifi
 def test_evidence_when_it_does_not_convince_then_exit_code_1_and_the_reason(
     tmp_path: Path, signers: Signers, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    line = signers.line(
-        2, Evidence(EvidenceClass.DOUBLE_VOTE, *[signers.vote(2).encode()] * 2)
-    )
+    line = signers.line(2, Evidence(EvidenceClass.DOUBLE_VOTE, *[signers.vote(2).encode()] * 2))
     path = tmp_path / "claim.json"
     path.write_bytes(canonical_json(line))
     federation = ["--federation", tmp_path / "federation.json"]
     code, out, err = run(capsys, "evidence", "verify", path, *federation)
     assert code == 1 and not out and "is no evidence: messages do not contradict" in err
     code, out, _ = run(capsys, "evidence", "verify", path, "--json", *federation)
-    assert code == 1 and as_json(out)["evidence"] is False and "contradict" in as_json(out)["reason"]
+    assert (
+        code == 1 and as_json(out)["evidence"] is False and "contradict" in as_json(out)["reason"]
+    )
 
 
 @pytest.mark.parametrize(

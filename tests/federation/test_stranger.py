@@ -89,9 +89,7 @@ def test_two_blocks_when_the_heights_are_not_in_what_was_signed_then_no_evidence
 def test_two_blocks_when_one_block_is_signed_twice_then_no_evidence(signers: Signers) -> None:
     body = signers.signed_header(3, signers.header(100))
     with pytest.raises(NotProved, match="one block"):
-        convict(
-            signers.line(3, Evidence(EvidenceClass.TWO_BLOCKS, body, body)), signers.stranger
-        )
+        convict(signers.line(3, Evidence(EvidenceClass.TWO_BLOCKS, body, body)), signers.stranger)
 
 
 Change = Callable[[dict[str, Any]], object]
@@ -145,7 +143,6 @@ def test_founding_root_when_worked_out_then_what_a_chain_finds(
     signers: Signers, tmp_path: Path
 ) -> None:
     """D_h: without a change of members it is the founding entry's root at every height."""
-    from sidechain.chain import Chain
 
     chain = Chain.open(tmp_path / "chain", signers.stranger.params)
     try:
