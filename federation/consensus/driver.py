@@ -328,7 +328,10 @@ class Driver:
     # --- heights
 
     def _on_height_started(self, event: HeightStarted) -> None:
-        """C2, C20: the next height; the set of the height does everything in it (C80, C81)."""
+        """C2, C20: the next height; the set of the height does everything in it (C80, C81).
+
+        A joining member has no index before its border, and votes at tip + 1 alone (C85).
+        """
         image = self.pen.image
         is_first = self._agreement is None
         stored = self._stored_blocks if event.height == image.height else {}
@@ -359,16 +362,10 @@ class Driver:
         for signature in event.signatures:
             self._desk.look_for_own(signature, agreement.me)
             agreement.on_block_signature(signature)
-        decided = agreement.decided_hash
-        if self.pen.signed_another_block(event.height, event.block_hash) or decided not in (
-            NIL,
-            event.block_hash,
-        ):
+        if agreement.contradicts(event.block_hash):  # C60
             commits = agreement.keeper.commits()
             ours = commits[0].encode() if commits else self.pen.image.block_signature[1]
-            self.pen.halt(
-                ours, event.header, "a k-signed block contradicts the own decision"
-            )  # C60
+            self.pen.halt(ours, event.header, "a k-signed block contradicts the own decision")
             return
         if agreement.is_open:
             agreement.is_closed = True
@@ -388,7 +385,8 @@ class Driver:
                 self.pen.emit(Send(peer, message))
         elif status.height < agreement.height:
             if is_settled or status.height < agreement.height - 1:
-                self.pen.emit(SendFinal(peer, status.height, 1))  # C51.1
+                # C51.1; a retired member helps the new set over the border so (C84).
+                self.pen.emit(SendFinal(peer, status.height, 1))
         elif is_settled or status.height > agreement.height + 1:
             self.pen.emit(CatchUp(peer, status.height))  # C54
 

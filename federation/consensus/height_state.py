@@ -154,9 +154,11 @@ class HeightState:
         if other is not None:
             self._report(signature.member, two_blocks(other, signature))
 
-    def on_block(self, block_hash: bytes, data: bytes, *, is_empty: bool) -> None:
-        """Hold the bytes of a proposal (C14, C94)."""
-        needed = self._needed_hashes()
+    def on_block(
+        self, block_hash: bytes, data: bytes, *, is_empty: bool, is_own: bool = False
+    ) -> None:
+        """Hold the bytes of a proposal (C14, C94); an own one is needed before it is proposed."""
+        needed = [*self._needed_hashes(), *([block_hash] if is_own else [])]
         self.blocks.add(block_hash, HeldBlock(data, is_empty), needed)
 
     def on_checked(self, round_number: int, block_hash: bytes, verdict: Verdict) -> None:
@@ -288,6 +290,10 @@ class HeightState:
         if block.objective is None and block.asked_round == -2:
             self._ask(block_hash, block)
         return block.objective
+
+    def _is_judging(self, block_hash: bytes) -> bool:
+        """Whether bytes are held and their verdict is still to come, as after a restart."""
+        return self.blocks.get(block_hash) is not None and self._is_valid(block_hash) is None
 
     def _is_accepted(self, block_hash: bytes) -> bool | None:
         """Whether O, E and P hold, judged in this round (N8); None while unknown or not yet."""

@@ -74,7 +74,7 @@ class Agreement(HeightState):
             return
         if self._propose_valid_value():
             return
-        self.on_block(block_hash, data, is_empty=False)
+        self.on_block(block_hash, data, is_empty=False, is_own=True)
         self._propose(block_hash, -1, None)
 
     # --- start and rounds
@@ -126,6 +126,7 @@ class Agreement(HeightState):
             or self._asked_to_build
             or self.me != self.members.proposer(self.height, self.round)
             or not self._may_sign(VoteType.PROPOSAL)
+            or self._is_judging(self.valid_hash)
         ):
             return False
         self._asked_to_build = True
@@ -330,8 +331,7 @@ class Agreement(HeightState):
             if is_valid is None:
                 continue
             signatures = tuple(self.keeper.block_signatures(block_hash)[: self.members.k])
-            contradicts = self.decided_hash not in (NIL, block_hash)
-            if not is_valid or contradicts or self._signed_another(block_hash):
+            if not is_valid or self.contradicts(block_hash):
                 bodies = b"".join(signature.encode() for signature in signatures)
                 text = "k members signed a block that must not be final here"
                 self.pen.halt(bodies, self.pen.image.block_signature[1], text)
@@ -347,5 +347,7 @@ class Agreement(HeightState):
             return True
         return False
 
-    def _signed_another(self, block_hash: bytes) -> bool:
-        return self.pen.signed_another_block(self.height, block_hash)
+    def contradicts(self, block_hash: bytes) -> bool:
+        """Whether k signatures for this block stand against a COMMIT or BLOCKSIG held (C60)."""
+        is_other_decided = any(c.block_hash != block_hash for c in self.keeper.commits())
+        return is_other_decided or self.pen.signed_another_block(self.height, block_hash)

@@ -5,6 +5,7 @@ Source: consensus:C2, consensus:C73, consensus:10.1.4, consensus:J7.
 
 import pytest
 
+from federation.consensus.effects import CheckBlock
 from federation.consensus.encoding import NIL
 from federation.consensus.events import StartMode, TimerKind
 from federation.consensus.height_state import Step
@@ -18,7 +19,15 @@ from federation.consensus.records import (
 )
 from federation.consensus.votes import Vote, VoteType
 from federation.sim.world import block_hash
-from tests.federation.consensus.bench import PRECOMMIT, PREVOTE, PROPOSAL, Bench, sent_votes
+from tests.federation.consensus.bench import (
+    PRECOMMIT,
+    PREVOTE,
+    PROPOSAL,
+    Bench,
+    builds,
+    of_type,
+    sent_votes,
+)
 
 
 def eventful_height() -> Bench:
@@ -171,3 +180,25 @@ def test_c73_restart_without_the_block_file_keeps_the_lock_and_fetches_the_bytes
     bench = Bench(mode=StartMode.INTACT, journal=FULL.journal[:lock_at])
     assert bench.agreement.locked_hash == block_hash(bench.block(1))
     assert any(h == bench.agreement.locked_hash for h, _ in bench.agreement.blocks.missing())
+
+
+def test_c21_restarted_proposer_waits_for_the_verdict_on_its_lock_and_proposes_that() -> None:
+    """B28 in disguise: a block whose verdict is still to come is not a missing one."""
+    lock_at = next(
+        i + 1
+        for i, record in enumerate(FULL.journal)
+        if isinstance(record, VoteRecord)
+        and record.vote.type is PRECOMMIT
+        and record.vote.block_hash != NIL
+    )
+    bench = Bench(mode=StartMode.INTACT, journal=FULL.journal[:lock_at], blocks=FULL.disk_blocks)
+    bench.driver.pen.mode = FULL.driver.mode
+    bench.answers_checks = False
+    lock = bench.agreement.locked_hash
+    bench.votes(PRECOMMIT, 3, NIL, 1, 2)  # s others are in round 3, which is the own one
+    assert bench.agreement.round == 3
+    assert builds(bench.effects) == []
+    bench.feed(bench.checked(of_type(bench.effects, CheckBlock)[-1]))
+    proposal = bench.own_votes(PROPOSAL, 3)[0]
+    assert (proposal.block_hash, proposal.valid_round) == (lock, 1)
+    assert builds(bench.effects) == []

@@ -346,3 +346,26 @@ def test_c60_halted_member_sends_nothing_that_was_signed_too_late() -> None:
     bench.feed(ConflictFound(now_ms=bench.now_ms, first=b"ours", second=b"theirs"))
     vote = bench.keys.sign_vote(signing.vote)
     assert sent_votes(bench.feed(VoteSigned(now_ms=bench.now_ms, vote=vote))) == []
+
+
+def test_c60_final_block_against_a_commit_without_its_bytes_halts() -> None:
+    """The COMMIT alone is enough; the decided block itself never came."""
+    bench = Bench()
+    bench.enter_round_0()
+    bench.receive(bench.certificate(PRECOMMIT, 0, block_hash(bench.block(1)), 1, 2, 3))
+    assert bench.agreement.step is not Step.DECIDED
+    effects = bench.final(b"f" * 32, signers=(1, 2, 3))
+    assert bench.driver.mode is Mode.HALTED
+    assert of_type(effects, Connect) == []
+
+
+def test_c60_signatures_against_a_commit_without_its_bytes_halt() -> None:
+    bench = Bench()
+    bench.enter_round_0()
+    bench.receive(bench.certificate(PRECOMMIT, 0, block_hash(bench.block(1)), 1, 2, 3))
+    other = bench.block(2)
+    bench.offer(other)
+    for member in (1, 2, 3):
+        bench.receive(bench.block_signature(block_hash(other), member))
+    assert bench.driver.mode is Mode.HALTED
+    assert of_type(bench.effects, Finalize) == []
