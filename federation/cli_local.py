@@ -58,12 +58,6 @@ def _register_up(group: click.Group) -> None:
         default=None,
         help="Have members judge every block twice, the second time with nothing cached.",
     )
-    @click.option(
-        "--allow-faults/--no-allow-faults",
-        "allow_faults",
-        default=None,
-        help="Have members take orders to misbehave: `fedpeg fault` cuts, slows and damages them.",
-    )
     async def up(
         session: Session,
         *,
@@ -72,7 +66,6 @@ def _register_up(group: click.Group) -> None:
         block_time_ms: int | None,
         allow_no_byzantine_safety: bool,
         second_validation: bool | None,
-        allow_faults: bool | None,
     ) -> None:
         """Start a federation, or go on with the one in the folder.
 
@@ -85,33 +78,28 @@ def _register_up(group: click.Group) -> None:
             block_time_ms=block_time_ms,
             allow_no_byzantine_safety=allow_no_byzantine_safety,
             second_validation=second_validation,
-            allow_faults=allow_faults,
         )
         federation = session.federation
         with federation.folder.locked():
             state = await bring_up(federation, options, session.output.progress)
-        _show_federation(session, state)
-
-
-def _show_federation(session: Session, state: LocalState) -> None:
-    names = [member.name for member in state.members]
-    session.output.result(
-        {
-            "data": session.data,
-            "chain": state.chain,
-            "n": state.n,
-            "k": state.k,
-            "parameter_hash": session.federation.load_federation(state).parameter_hash().hex(),
-            "members": [
-                {"name": m.name, "rpc_port": m.rpc_port, "esplora_port": m.esplora_port}
-                for m in state.members
-            ],
-            "bitcoind_rpc_port": state.bitcoind_rpc_port,
-            "wallet_rpc_port": state.wallet_rpc_port,
-        },
-        f"federation {state.chain} is up: {', '.join(names)} (any {state.k} sign), "
-        f"bitcoind, wallet\ndata: {session.data}",
-    )
+        names = [member.name for member in state.members]
+        session.output.result(
+            {
+                "data": session.data,
+                "chain": state.chain,
+                "n": state.n,
+                "k": state.k,
+                "parameter_hash": session.federation.load_federation(state).parameter_hash().hex(),
+                "members": [
+                    {"name": m.name, "rpc_port": m.rpc_port, "esplora_port": m.esplora_port}
+                    for m in state.members
+                ],
+                "bitcoind_rpc_port": state.bitcoind_rpc_port,
+                "wallet_rpc_port": state.wallet_rpc_port,
+            },
+            f"federation {state.chain} is up: {', '.join(names)} (any {state.k} sign), "
+            f"bitcoind, wallet\ndata: {session.data}",
+        )
 
 
 def _register_down(group: click.Group) -> None:
@@ -261,6 +249,7 @@ def _status_text(found: dict[str, Any]) -> str:
         place = f"height {member['height']}  {(member['hash'] or '')[:16]}"
         state = f"pid {member['pid']}  " if member["running"] else ""
         lines.append(f"{member['name']:<15} {state}{member['problem'] or place}")
+        lines += [f"{'':<15} {note}" for note in _member_notes(member["info"] or {})]
     if found["esplora_url"] is not None:
         lines.append(f"{'esplora':<15} {found['esplora_url']}")
     node = found["bitcoind"]
@@ -269,6 +258,16 @@ def _status_text(found: dict[str, Any]) -> str:
     wallet = found["wallet"]
     lines.append(f"{WALLET:<15} {'pid ' + str(wallet['pid']) if wallet['pid'] else 'not running'}")
     return "\n".join(lines)
+
+
+def _member_notes(info: dict[str, Any]) -> list[str]:
+    """What an operator has to know of a member that answers (C60, C76)."""
+    notes = []
+    if info.get("mode", "VOTING") != "VOTING":
+        notes.append(f"does not vote: {info['mode']}")
+    if info.get("resumed_at") is not None:
+        notes.append(f"votes from height {info['resumed_at']} on by an operator's order (C76)")
+    return notes
 
 
 def _register_logs(group: click.Group) -> None:

@@ -88,6 +88,7 @@ class MemberMethods:
             "f_l": members.f_l,
             "index": config.index,
             "mode": self.driver.mode.name,
+            "resumed_at": self.driver.pen.image.resumed_at,
             "height": self.chain.tip_height,
             "best_block_hash": self.chain.tip_hash[::-1].hex(),
             "round": agreement.round,

@@ -135,7 +135,7 @@ class Base:
     vote_from: int
     position: tuple[int, int, int]
     block_signature: tuple[int, bytes]
-    records: tuple["VoteRecord | BlockSigRecord | Seen", ...]
+    records: tuple["VoteRecord | BlockSigRecord | Seen | Override", ...]
 
 
 JournalRecord = (
@@ -254,10 +254,10 @@ def _read_base(reader: MessageReader) -> Base:
     position = (reader.u32(), reader.i32(), reader.u8())
     block_signature = (reader.u32(), reader.hash())
     count = int.from_bytes(reader.take(2), "little")
-    records: list[VoteRecord | BlockSigRecord | Seen] = []
+    records: list[VoteRecord | BlockSigRecord | Seen | Override] = []
     for _ in range(count):
         record = decode_record(reader.u8(), reader.framed())
-        if not isinstance(record, VoteRecord | BlockSigRecord | Seen):
+        if not isinstance(record, VoteRecord | BlockSigRecord | Seen | Override):
             raise InvalidMessage("record has no place in BASE")
         records.append(record)
     return Base(
@@ -281,6 +281,7 @@ class JournalImage:
         commit: the certificate of that BLOCKSIG, while its record is in this file.
         votes: own vote records of `position`'s height, in the order signed.
         seen: highest message seen of other members, by x-only key.
+        resumed_at: height of the newest `--resume-at` order, None if there was none (C76).
     """
 
     is_empty: bool = True
@@ -291,6 +292,7 @@ class JournalImage:
     commit: Certificate | None = None
     votes: list[VoteRecord] = field(default_factory=list)
     seen: dict[bytes, Vote | BlockSignature] = field(default_factory=dict)
+    resumed_at: int | None = None
     _mode_before_halt: Mode = Mode.VOTING
 
     @property
@@ -326,7 +328,11 @@ class JournalImage:
             final_height: own votes up to this height are left out; their block is final.
         """
         is_final = self.position[0] <= final_height
-        records: list[VoteRecord | BlockSigRecord | Seen] = [] if is_final else [*self.votes]
+        records: list[VoteRecord | BlockSigRecord | Seen | Override] = []
+        if self.resumed_at is not None:
+            resume = OverrideAction.RESUME
+            records.append(Override(action=resume, height=self.resumed_at, block_hash=bytes(32)))
+        records += [] if is_final else self.votes
         height, block_hash = self.block_signature
         if self.commit is not None:
             records.append(BlockSigRecord(height, block_hash, self.commit))
@@ -391,6 +397,7 @@ class JournalImage:
     def _apply_override(self, record: Override) -> None:
         if record.action is OverrideAction.RESUME:
             self.mode, self.vote_from = Mode.VOTING, record.height
+            self.resumed_at = record.height
         elif self.mode is Mode.HALTED:
             self.mode = self._mode_before_halt
 

@@ -5,7 +5,7 @@ Source: consensus:4.9, consensus:C70 to consensus:C76.
 
 from typing import Final
 
-from federation.consensus.effects import Broadcast, Exit, Send, SendAnswer, SetTimer
+from federation.consensus.effects import Alarm, Broadcast, Exit, Send, SendAnswer, SetTimer
 from federation.consensus.encoding import NIL
 from federation.consensus.events import PeerId, Started, StartMode, Timer, TimerKind
 from federation.consensus.messages import Answer, RollCall
@@ -52,7 +52,7 @@ class RollCallLog:
         """The lowest height at which an amnesiac may vote, once it is known (C72).
 
         Args:
-            members: M of height `tip_height` + 1.
+            members: M of height `tip_height` + 1, whichever set that is (C86).
         Returns:
             b + 2, or None while answers of k other members of M_{b+1} are missing, or while the
             tip is below b and M_{b+1} therefore not known.
@@ -105,14 +105,26 @@ class RollCallDesk:
             pen.change_mode(Mode.VOTING, "the key is new")
         else:
             pen.change_mode(Mode.ROLLCALL, "restarted")
+        self._show_resumed()
         self.call_roll()
 
+    def _show_resumed(self) -> None:
+        """C76: shown at every start, for safety rests on it."""
+        height = self._pen.image.resumed_at
+        if height is not None:
+            text = f"votes from height {height} on by an operator's order, not by a roll-call"
+            self._pen.emit(Alarm(text))
+
     def resume_at(self, height: int, agreement: Agreement | None) -> None:
-        """C76: the operator lets a member vote from a height on; recorded, never guessed."""
-        if agreement is None:
+        """C76: the operator lets a member vote from a height on; recorded, never guessed.
+
+        It is no way out of HALTED or STOPPED (C60, C75).
+        """
+        if agreement is None or self._pen.is_silenced:
             return
         self._pen.persist(Override(action=OverrideAction.RESUME, height=height, block_hash=NIL))
         self._vote_from = height
+        self._show_resumed()
         self._vote_again("resumed by the operator", agreement)
 
     def unhalt(self, block_hash: bytes, agreement: Agreement | None) -> None:

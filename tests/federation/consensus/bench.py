@@ -85,9 +85,10 @@ class Bench:
         driver_class: type[Driver] = Driver,
         work_due: bool = True,
         now_ms: int = 1_000_000,
+        members: MemberSet | None = None,
     ) -> None:
         self.me, self.now_ms = me, now_ms
-        self.set = member_set(n, k)
+        self.set = members or member_set(n, k)
         self.keys = Keys(self.set)
         self.journal: list[JournalRecord] = list(journal)
         self.disk_blocks: dict[bytes, bytes] = dict(blocks or {})

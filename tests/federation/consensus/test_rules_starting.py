@@ -3,6 +3,7 @@
 import pytest
 
 from federation.consensus.effects import (
+    Alarm,
     Broadcast,
     Effect,
     Exit,
@@ -12,7 +13,14 @@ from federation.consensus.effects import (
     SendAnswer,
 )
 from federation.consensus.encoding import NIL
-from federation.consensus.events import OperatorResumed, PeerConnected, StartMode, Timer, TimerKind
+from federation.consensus.events import (
+    ConflictFound,
+    OperatorResumed,
+    PeerConnected,
+    StartMode,
+    Timer,
+    TimerKind,
+)
 from federation.consensus.messages import Answer, RollCall
 from federation.consensus.records import (
     Amnesia,
@@ -22,11 +30,14 @@ from federation.consensus.records import (
     Override,
     Resume,
     Stop,
+    decode_record,
+    encode_record,
     restore,
 )
 from federation.consensus.roll_call import ANSWER_EVERY_MS, REPEAT_MS
 from federation.consensus.votes import BlockSignature, Certificate, Vote
-from federation.sim.world import block_hash, block_key
+from federation.members import MemberSet
+from federation.sim.world import block_hash, block_key, member_set
 from tests.federation.consensus.bench import (
     NONCE,
     PRECOMMIT,
@@ -194,6 +205,7 @@ def test_c71_block_signature_in_a_final_block_counts_as_seen() -> None:
 
 
 def test_c71_one_answer_per_asker_in_five_seconds() -> None:
+    """C98: what comes sooner is dropped."""
     bench = Bench()
     assert [len(ask(bench)) for _ in range(3)] == [1, 0, 0]
     assert len(ask(bench, member=2)) == 1
@@ -264,6 +276,26 @@ def test_c72_higher_answer_waits_for_the_chain_to_get_there() -> None:
     assert Resume(8) not in bench.journal
     finish(bench, 7)
     assert Resume(8) in bench.journal
+
+
+def test_c86_answers_are_demanded_of_the_set_after_the_highest_known_block() -> None:
+    """B31: of old set {0,1,2,3} and new set {1,2,3,4}, 2 is wiped, 0 retired, 1 lags, 3 lies."""
+    old = member_set(4, 3)
+    new = MemberSet.of(tuple(block_key(i) for i in (1, 2, 3, 4)), 3)
+    bench = Bench(me=2, members=old, mode=StartMode.AMNESIAC, height=1)
+    for member in (0, 1, 3):
+        bench.receive(answer(member, known=1))  # 3 knows block 2 and does not say so
+    bench.final(b"1" * 32, signers=(0, 1, 3))
+    bench.start_height(2, members=new)  # the border
+    for timer in (TimerKind.START, TimerKind.PROPOSE):
+        bench.fire(timer)
+    assert bench.driver.mode is Mode.ABSTAINING  # of M_2 only 1 and 3 have answered
+    bench.receive(answer(4, known=2))
+    for height in (2, 3):
+        bench.final(bytes([height]) * 32, signers=(0, 2, 3))
+        bench.start_height(height + 1, members=new)
+        assert (Resume(4) in bench.journal) == (height == 3)
+    assert bench.driver.mode is Mode.VOTING
 
 
 def test_c72_liar_that_under_reports_does_not_lower_the_height() -> None:
@@ -384,6 +416,28 @@ def test_c76_operator_may_resume_at_a_height_and_it_is_recorded() -> None:
     assert bench.own_votes(PREVOTE)[0].height == 5
     image = restore(bench.journal)
     assert (image.mode, image.vote_from) == (Mode.VOTING, 5)
+
+
+def test_c76_order_to_resume_is_shown_at_every_start_and_outlives_a_rotation() -> None:
+    bench = amnesiac(height=5)
+    shown = of_type(bench.feed(OperatorResumed(now_ms=bench.now_ms, height=7)), Alarm)
+    assert ["height 7" in alarm.reason for alarm in shown] == [True]
+    rotated = [decode_record(*encode_record(restore(bench.journal).base(final_height=9)))]
+    for journal in (bench.journal, rotated):
+        again = Bench(mode=StartMode.INTACT, journal=journal, height=10)
+        assert len(of_type(again.effects, Alarm)) == 1
+        assert restore(journal).resumed_at == 7
+
+
+@pytest.mark.parametrize("mode", [Mode.HALTED, Mode.STOPPED])
+def test_c76_order_to_resume_is_no_way_out_of_halted_or_stopped(mode: Mode) -> None:
+    bench = Bench()
+    if mode is Mode.HALTED:
+        bench.feed(ConflictFound(now_ms=bench.now_ms, first=b"ours", second=b"theirs"))
+    else:
+        bench.driver.pen.stop("another process uses the key")
+    assert bench.feed(OperatorResumed(now_ms=bench.now_ms, height=1)) == []
+    assert bench.driver.mode is mode
 
 
 def test_single_member_federation_needs_no_answers() -> None:
