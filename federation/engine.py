@@ -40,6 +40,8 @@ from sidechain.primitives.block import Block
 TICK_MS: Final = 1_000
 DECISIONS_KEPT_MAX: Final = 10_000
 ALARMS_KEPT_MAX: Final = 50
+OWN_BLOCKS_LOOKED_AT: Final = 100
+"""Newest final blocks in which own signatures are looked for at a start (C75)."""
 BLOCK_OVERHEAD_BYTES: Final = 36 + FRAME_OVERHEAD_BYTES
 
 
@@ -74,6 +76,7 @@ class Engine:
             log=parts.log,
         )
         self._work_announced = 0
+        self._params_root = b""
         self._is_height_news = False
         self._rounds = RoundLog(parts.log)
         self._decided_rounds: OrderedDict[int, int] = OrderedDict()
@@ -190,6 +193,9 @@ class Engine:
             self._parts, self._finals, feed=self._feed, alarm=self.raise_alarm, nonce=nonce
         )
         height = self._chain.tip_height
+        if start is ev.StartMode.INTACT and self._finals.shows_lost_journal(OWN_BLOCKS_LOOKED_AT):
+            self.raise_alarm("the own chain holds own signatures that the journal does not know")
+            start = ev.StartMode.AMNESIAC
         self._feed(ev.Started(now_ms=self._now(), mode=start, nonce=nonce, tip_height=height))
         self._settle_doubt()
         self._feed(self._height_started())
@@ -444,6 +450,9 @@ class Engine:
         parts = self._parts
         height = self._chain.tip_height + 1
         members, root = parts.production.member_set(), parts.production.params_root()
+        if root != self._params_root:  # at start and at borders (C87)
+            self._params_root = root
+            self._log.info("parameters", height=height, params_root=root.hex(), n=members.n)
         parts.verifier.begin_height(members, root)
         parts.signer.begin_height(members, root)
         parts.production.begin_height()

@@ -180,7 +180,10 @@ class FinalBlocks:
             self._post(self.connect_held)
 
     def _take_final(self, member: int, data: bytes) -> None:
-        """Verify a block that may extend the tip and offer it to the core (C38, C54)."""
+        """Verify a block that may extend the tip and offer it to the core (C38, C54).
+
+        Never the checks that need a view of Bitcoin or a clock: k members made them (N10).
+        """
         try:
             block = self._production.decode_final(data)
             self._check_signed(block.header)
@@ -228,6 +231,23 @@ class FinalBlocks:
                 second=header.serialize(),
                 reason=f"k members signed a block that is invalid here: {fault}",
             )
+        )
+
+    # -- the own past
+
+    def shows_lost_journal(self, blocks: int) -> bool:
+        """Whether the newest of the own blocks hold an own signature beyond the journal (C75).
+
+        The chain is kept apart from the journal, so one can be restored without the other.
+        """
+        image, own = self._driver.pen.image, self._driver.vote_key
+        tip_height = self._chain.tip_height
+        lowest = max(image.height, image.vote_from, tip_height - blocks + 1, 1)
+        members = self._production.member_set().members
+        return any(
+            members[signature.member].vote_key == own and not image.has(signature)
+            for height in range(lowest, tip_height + 1)
+            for signature in self._production.signatures_of(self._chain.header(height))
         )
 
     # -- conflicts

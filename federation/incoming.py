@@ -78,6 +78,7 @@ class IncomingMessages:
         self._rollcalls_ms: dict[int, int] = {}
         self._budgets: dict[tuple[int, type], RequestBudget] = {}
         self._foreign_votes: dict[int, int] = {}
+        self._on_other_tips: set[int] = set()
 
     def begin_height(self) -> None:
         """A new height is in progress: forget what belonged to the one before."""
@@ -132,6 +133,7 @@ class IncomingMessages:
         match message:
             case Status():
                 self._finals.peer_at(member, message.height - 1)
+                self._compare_tip(member, message)
                 self._deliver(member, message)
             case GetFinal(from_height, count):
                 self._finals.send(member, from_height, count)
@@ -188,6 +190,17 @@ class IncomingMessages:
         if len(suspects) >= self._driver.members.s:
             names = ", ".join(f"m{index}" for index in sorted(suspects))
             self._alarm(f"parameter mismatch: votes of {names} do not verify")
+
+    def _compare_tip(self, member: int, status: Status) -> None:
+        """C87: equal heights mean equal tips, hence equal parameters; the word of a link only."""
+        if status.height != self._driver.height:
+            return
+        if status.tip_hash == self._driver.agreement.tip_hash:
+            self._on_other_tips.discard(member)
+        elif member not in self._on_other_tips:
+            self._on_other_tips.add(member)
+            shown = status.tip_hash[::-1].hex()
+            self._alarm(f"m{member} builds height {status.height} on another block: {shown}")
 
     # -- blocks
 

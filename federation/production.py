@@ -268,7 +268,7 @@ class BlockProduction:
             eventual, policy, reason = False, True, str(error)
         if not self._is_timely(block.header.time):
             eventual, reason = False, "block time is ahead of the clock (V9)"
-        if block.header.proposed.kind != 0:
+        if block.header.proposed.kind != 0:  # no operator can approve a file yet (C83)
             policy, reason = False, "parameters this operator did not approve (V10)"
         if not policy:
             return Judgement(Verdict.REFUSED, reason)

@@ -1,6 +1,7 @@
 """The engine with the real core, journal, signer and chain, on a virtual clock."""
 
 import errno
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -356,6 +357,35 @@ def test_journal_when_lost_then_abstains_until_what_it_forgot_is_final(tmp_path:
         # the signer refuses below that too, over restarts (C72)
         assert lost.signer._guard.vote_from == resume.height
         await world.until(lambda: own_messages(lost) != [])
+        await world.close()
+
+    run_virtual(story())
+
+
+def test_c75_journal_when_older_than_the_own_signed_blocks_then_amnesiac(tmp_path: Path) -> None:
+    """The journal alone was put back; chain and guard were not, and the guard is asked last."""
+
+    async def story() -> None:
+        world = World(tmp_path, first_epoch_blocks=60)
+        world.start_all()
+        await world.until_height(2)
+        await world.kill(0)
+        folder = tmp_path / "members" / "m0"
+        kept = tmp_path / "kept"
+        shutil.copytree(folder / "journal", kept)
+        shutil.copy(folder / "signer" / "guard", kept / "guard")
+        world.start(0, RESTART)
+        tip = world.processes[0].chain.tip_height
+        await world.until_height(tip + 4)
+        await world.kill(0)
+        shutil.copy(kept / "guard", folder / "signer" / "guard")
+        shutil.rmtree(folder / "journal")
+        shutil.copytree(kept, folder / "journal", ignore=shutil.ignore_patterns("guard"))
+        back = world.start(0, RESTART)
+        assert back.start is ev.StartMode.INTACT  # by journal and guard alone
+        await world.until(lambda: back.modes != [])
+        assert back.modes[0] == "ABSTAINING"
+        assert "own signatures" in back.engine.alarms[0]
         await world.close()
 
     run_virtual(story())

@@ -268,6 +268,24 @@ def test_votes_when_signed_under_other_parameters_by_s_members_then_alarm(tmp_pa
     run_virtual(story())
 
 
+def test_c87_status_when_it_names_another_tip_of_this_height_then_one_alarm(tmp_path: Path) -> None:
+    async def story() -> None:
+        world, liar = await with_liar(tmp_path, first_epoch_blocks=2)
+        await world.until_height(2)
+        status = liar.victim.network.bodies(FrameKind.STATUS)[-1]
+        other = status[:4] + b"t" * 32 + status[36:]
+        for _ in range(3):
+            liar.victim.engine.on_frame(LIAR, FrameKind.STATUS, other)
+        liar.victim.engine.on_frame(1, FrameKind.STATUS, status)
+        await liar.settle()
+        alarms = [a for a in liar.victim.engine.alarms if "on another block" in a]
+        assert len(alarms) == 1 and alarms[0].startswith(f"m{LIAR} builds height 3")
+        assert {line["height"] for line in liar.victim.log.of("parameters")} == {1}
+        await world.close()
+
+    run_virtual(story())
+
+
 def test_messages_of_the_next_height_when_early_then_used_when_it_begins(tmp_path: Path) -> None:
     async def story() -> None:
         world, liar = await with_liar(tmp_path)
@@ -509,6 +527,8 @@ def test_evidence_when_false_then_charged(tmp_path: Path) -> None:
 def test_evidence_when_one_member_confesses_without_end_then_only_ten_an_hour(
     tmp_path: Path,
 ) -> None:
+    """C99: the first are kept."""
+
     async def story() -> None:
         world, liar = await with_liar(tmp_path)
         for height in range(1_000, 1_030):

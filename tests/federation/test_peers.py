@@ -64,7 +64,7 @@ class Node:
         self.changed = asyncio.Event()
         self.changes: list[tuple[int, bool]] = []
         folder = member_folder(home.folder, index)
-        self.network = self.make_network(
+        self.network = WatchedNetwork(
             identity=PeerIdentity(
                 index=index,
                 certificate=folder.certificate,
@@ -82,9 +82,6 @@ class Node:
         )
 
         self.network.on_refusal = self.changed.set
-
-    def make_network(self, **parts: Any) -> WatchedNetwork:
-        return WatchedNetwork(**parts)
 
     def _on_link(self, member: int, connected: bool) -> None:
         self.changes.append((member, connected))
@@ -136,14 +133,8 @@ class Federation:
             future_limit_s=30,
         )
 
-    async def start(
-        self,
-        index: int,
-        options: LinkOptions = OPTIONS,
-        node_class: type[Node] = Node,
-        **hello: Any,
-    ) -> Node:
-        node = node_class(self, index, options, **hello)
+    async def start(self, index: int, options: LinkOptions = OPTIONS, **hello: Any) -> Node:
+        node = Node(self, index, options, **hello)
         await node.network.run(self.group)
         # Those that start later, with lower indexes, dial this port.
         self.members[index] = replace(self.members[index], port=node.network.port)
@@ -558,6 +549,8 @@ async def test_connections_when_too_many_wait_then_the_oldest_goes(run: Any) -> 
 
 
 async def test_queue_when_peer_does_not_read_then_only_that_link_ends(run: Any) -> None:
+    """C97: the queue is bounded; status exchange heals what was lost."""
+
     async def body(home: Federation) -> None:
         node = await home.start(1)
         async with raw_link(node, home.context(0, 1)) as (_, writer):

@@ -237,6 +237,7 @@ async def test_verdict_when_objectively_wrong_then_invalid_whatever_else(stage: 
 
 
 async def test_verdict_when_parameters_are_proposed_then_refused_by_policy(stage: Stage) -> None:
+    """C83, V10: no operator has approved any."""
     current = stage.chain.full_current()
     proposed = replace(current, witness_limit=current.witness_limit + 1)
     block = stage.block(proposed=proposed)
