@@ -9,11 +9,10 @@ Source: peg:P2, peg:P39, N22.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from peg.batches import fee_at, with_witnesses, worst_vsize
+from peg.batches import CoinKind, FedCoin, fee_at, input_digests, with_witnesses, worst_vsize
 from peg.fedscript import FedScript
 from peg.lanes import encode_unsigned
 from peg.parameters import PegParameters
-from peg.payments import Payment, PaymentInput
 from peg.signing import is_batch_signature
 from sidechain.errors import InvalidEncoding
 from sidechain.primitives.transaction import OutPoint
@@ -26,7 +25,7 @@ FED_OUTPUT_BYTES = 43
 class TrialSpend:
     """An unsigned trial spend: one FED input, one FED output, and the digest to sign."""
 
-    payment: Payment
+    outpoint: OutPoint
     unsigned: bytes
     digest: bytes
 
@@ -44,16 +43,18 @@ def build_trial_spend(
     vsize = worst_vsize([script.witness_worst_bytes], FED_OUTPUT_BYTES, 1)
     fee_sats = fee_at(2 * parameters.rate_floor_sats_per_kvb, vsize)
     outputs = ((value_sats - fee_sats, script.program),)
-    payment = Payment(
-        index=None,
-        burn_ids=(),
-        inputs=(PaymentInput(outpoint=outpoint, value_sats=value_sats, claim_script=None),),
-        outputs=outputs,
+    coin = FedCoin(
+        outpoint=outpoint,
+        value_sats=value_sats,
+        height=0,
+        kind=CoinKind.DONATION,
+        claim_script=None,
+        csv=script.csv,
     )
     return TrialSpend(
-        payment=payment,
+        outpoint=outpoint,
         unsigned=encode_unsigned([outpoint], outputs),
-        digest=payment.digests(script)[0],
+        digest=input_digests([coin], outputs, script)[0],
     )
 
 

@@ -28,10 +28,11 @@ from federation.consensus.messages import (
     Status,
     StatusFlag,
 )
+from federation.consensus.records import Mode
 from federation.consensus.status import REPLIES_MAX
 from federation.consensus.votes import BlockMessage, Proposal, Vote
 from federation.members import MemberSet
-from federation.sim.world import TIMES, block_hash, block_key
+from federation.sim.world import TIMES, block_hash, block_key, member_set
 from tests.federation.consensus.bench import (
     PRECOMMIT,
     PREVOTE,
@@ -347,6 +348,45 @@ def test_c81_retired_member_signs_nothing_more() -> None:
     assert sent_votes(bench.effects) == []
     assert bench.own_block_signatures() == []
     assert bench.agreement.decided_hash == block_hash(data)
+
+
+def test_c84_retired_member_hands_the_last_block_of_its_time_to_the_new_set() -> None:
+    """FINAL is more than the BLOCKSIG and COMMIT of h − 1; whoever reports less than h gets it."""
+    bench = started(me=1)
+    bench.final(b"1" * 32, signers=(0, 2, 3))
+    bench.start_height(2, members=new_set())
+    bench.now_ms += TIMES.gossip_interval_ms
+    for peer in (0, 2):
+        effects = bench.receive(bench.status(height=1), sender=peer)
+        assert of_type(effects, SendFinal) == [SendFinal(peer, 1, 1)]
+    assert of_type(bench.receive(bench.status(height=2), sender=0), SendFinal) == []
+
+
+def test_c84_retired_member_that_is_behind_itself_still_answers_for_the_old_height() -> None:
+    bench = started(me=1)
+    data = bench.block(1)
+    bench.offer(data)
+    commit = bench.certificate(PRECOMMIT, 0, block_hash(data), 0, 1, 2)
+    bench.receive(commit)
+    sent = answer_to(bench, bench.status())
+    assert commit in sent
+    assert {m.member for m in sent if type(m).__name__ == "BlockSignature"} == {1}
+
+
+def test_c85_joining_member_signs_nothing_before_its_border_and_votes_after_it() -> None:
+    """A key that never voted: VOTING at once, without an index until it is one of the set."""
+    bench = Bench(me=9, n=10, k=7, members=member_set(4, 3))
+    assert (bench.driver.mode, bench.agreement.me) == (Mode.VOTING, None)
+    bench.enter_round_0()
+    bench.propose(bench.block(1))
+    bench.fire(TimerKind.PROPOSE)
+    assert sent_votes(bench.effects) == []
+    bench.final(b"1" * 32, signers=(0, 1, 2))
+    bench.start_height(2, members=new_set())
+    bench.me = 0
+    bench.enter_round_0()
+    bench.fire(TimerKind.PROPOSE)
+    assert [(v.height, v.member) for v in bench.own_votes(PREVOTE)] == [(2, 0)]
 
 
 def test_c82_messages_of_the_next_height_wait_until_its_set_is_known() -> None:
