@@ -21,10 +21,11 @@ from typing import Any, Final
 import click
 
 from federation.cli_session import Failed, Session, command
+from federation.load.funds import Funds
 from federation.local import BITCOIND, WALLET, LocalFederation
-from federation.local_state import FAUCET_WALLET, LocalError, LocalState
-from peg.bitcoind import BitcoindClient, BitcoindError, amount_text
-from sidechain.api.client import RpcClient, RpcError
+from federation.local_state import LocalError, LocalState
+from peg.bitcoind import BitcoindError
+from sidechain.api.client import RpcError
 from sidechain.bench.__main__ import TRANSACTIONS
 from sidechain.bench.phases import ACCEPT_PHASES
 from sidechain.errors import Invalid, InvariantError, Unavailable
@@ -44,8 +45,7 @@ SPLIT_MAX: Final = 500
 """Coins that one transaction makes."""
 FUNDING_WALLET: Final = "bench"
 WAIT_MS: Final = 30_000
-POLL_S: Final = 0.2
-FUNDING_TIMEOUT_S: Final = 120
+FINAL_TIMEOUT_S: Final = 120
 MAX_REPORT_BYTES: Final = 1_000_000
 
 
@@ -154,6 +154,9 @@ class Bench:
         self._payer = Payer(federation.load_federation(state).chain_params())
         member = federation.find_member(state, plan.member)
         self._member = federation.member_client(member, timeout_s=60)
+        self._funds = Funds(
+            federation, state, wallet=FUNDING_WALLET, member=self._member, tell=lambda text: None
+        )
 
     async def run(self) -> dict[str, Any]:
         """Fund, split, measure; the report.
@@ -191,62 +194,13 @@ class Bench:
         """Have a coin ready for each of so many payments."""
         fees_sats = 100 * RATE_SATS_PER_KVB
         need_sats = count * (COIN_SATS + 100) + fees_sats
-        async with self._federation.wallet_client(self._state) as wallets:
-            name = await self._funded_wallet(wallets, need_sats + fees_sats)
-            paid = await wallets.call(
-                "sendtoaddress", name, self._payer.address, amount_text(need_sats)
-            )
-        await self._until_final(bytes.fromhex(paid)[::-1])
+        height = int(await self._member.call("getblockcount"))
+        self._payer.receive(await self._funds.pay(self._payer.address, need_sats), height)
         while count > 0:
             tx = self._payer.split(min(count, SPLIT_MAX))
             await self._member.call("sendrawtransaction", tx.serialize().hex())
-            await self._until_final(tx.txid)
+            self._payer.receive(await self._funds.until_final(tx.txid), height)
             count -= SPLIT_MAX
-
-    async def _funded_wallet(self, wallets: RpcClient, need_sats: int) -> str:
-        for entry in await wallets.call("listwallets"):
-            name = str(entry["name"] if isinstance(entry, dict) else entry)
-            if (await wallets.call("getbalances", name))["available_sats"] >= need_sats:
-                return name
-        known = [
-            str(e["name"] if isinstance(e, dict) else e) for e in await wallets.call("listwallets")
-        ]
-        if FUNDING_WALLET not in known:
-            await wallets.call("createwallet", FUNDING_WALLET)
-        begun = await wallets.call("pegin", FUNDING_WALLET, amount_text(2 * need_sats), True)
-        async with self._federation.bitcoind_client(self._state) as bitcoind:
-            await self._follow_pegin(wallets, bitcoind, str(begun["id"]))
-        return FUNDING_WALLET
-
-    async def _follow_pegin(
-        self, wallets: RpcClient, bitcoind: BitcoindClient, pegin_id: str
-    ) -> None:
-        try:
-            async with asyncio.timeout(FUNDING_TIMEOUT_S):
-                while (view := await wallets.call("getpegin", pegin_id))["stage"] != "final":
-                    if view["stage"] == "failed":
-                        raise Failed(f"the peg-in that funds the payments: {view['reason']}")
-                    if view["stage"] in ("funded", "confirming"):
-                        await bitcoind.generate(1, await bitcoind.new_address(FAUCET_WALLET))
-                    await asyncio.sleep(POLL_S)
-        except TimeoutError:
-            raise Failed(f"the peg-in {pegin_id} did not become final in time") from None
-
-    async def _until_final(self, txid: bytes) -> None:
-        height = int(await self._member.call("getblockcount"))
-        deadline = asyncio.get_running_loop().time() + FUNDING_TIMEOUT_S
-        while asyncio.get_running_loop().time() < deadline:
-            try:
-                found = await self._member.call("getrawtransaction", txid[::-1].hex(), True)
-            except RpcError:
-                found = {}  # the member we ask has not heard of it yet
-            if "blockhash" in found:
-                tx = Transaction.decode(bytes.fromhex(found["hex"]))
-                self._payer.receive(tx, height)
-                return
-            await self._member.call("waitforblockheight", height + 1, 1_000)
-            height = int(await self._member.call("getblockcount"))
-        raise Failed(f"transaction {txid[::-1].hex()} did not become final in time")
 
     # -- measuring
 
@@ -286,7 +240,7 @@ class Bench:
         while waiting:
             tip = await self._member.call("waitforblockheight", height + 1, WAIT_MS)
             now_ms = (loop.time() - begun_s) * 1_000
-            if now_ms > 1_000 * FUNDING_TIMEOUT_S:
+            if now_ms > 1_000 * FINAL_TIMEOUT_S:
                 raise Failed(f"{len(waiting)} payments did not become final in time")
             while height < int(tip["height"]):
                 height += 1

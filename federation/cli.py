@@ -11,7 +11,16 @@ from collections.abc import Sequence
 
 import click
 
-from federation import bench, cli_asset, cli_local, cli_peg, cli_proofs, cli_pset, cli_wallet
+from federation import (
+    bench,
+    cli_asset,
+    cli_load,
+    cli_local,
+    cli_peg,
+    cli_proofs,
+    cli_pset,
+    cli_wallet,
+)
 from federation.bitcoind_process import BitcoindMissing
 from federation.cli_session import Failed, Interrupted
 from federation.local_state import LocalError
@@ -42,6 +51,7 @@ cli_asset.register(program)
 cli_peg.register(program)
 cli_proofs.register(program)
 bench.register(program)
+cli_load.register(program)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -71,6 +71,7 @@ COMMANDS = (
     "doctor",
     "bench chain",
     "bench latency",
+    "load",
     "demo",
 )
 PEGIN_STAGES = ("address", "funded", "confirming", "claimable", "claim_sent")
@@ -104,9 +105,14 @@ NEED_A_FEDERATION = (
     "pay a b 1",
     "audit",
     "blocks",
+    "load",
 )
 WRONG_USAGE = (
     "nonsense",
+    "load --tps 0",
+    "load --for x",
+    "load --for 0",
+    "load --wallets 0",
     "mine",
     "mine 0",
     "mine x",
