@@ -212,6 +212,13 @@ def test_cache_when_only_read_then_it_remembers_nothing_and_asks_nothing_while_e
     assert recorder.started == [good, good]
 
 
+def test_cache_when_its_checks_are_given_up_then_so_are_those_below_and_nothing_is_known() -> None:
+    cache, recorder = CheckCache(SALT), Recorder()
+    CachingVerifier(recorder, cache, remember=True).start([_range_check(3)]).cancel()
+    assert recorder.cancelled == 1
+    assert len(cache) == 0
+
+
 def test_cache_when_full_then_it_forgets_the_oldest() -> None:
     cache = CheckCache(SALT, entries_max=2)
     checks = [replace(RANGE, proof=bytes([n])) for n in range(3)]
