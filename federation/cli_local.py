@@ -58,6 +58,12 @@ def _register_up(group: click.Group) -> None:
         default=None,
         help="Have members judge every block twice, the second time with nothing cached.",
     )
+    @click.option(
+        "--allow-faults/--no-allow-faults",
+        "allow_faults",
+        default=None,
+        help="Have members take orders to misbehave: `fedpeg fault` cuts, slows and damages them.",
+    )
     async def up(
         session: Session,
         *,
@@ -66,6 +72,7 @@ def _register_up(group: click.Group) -> None:
         block_time_ms: int | None,
         allow_no_byzantine_safety: bool,
         second_validation: bool | None,
+        allow_faults: bool | None,
     ) -> None:
         """Start a federation, or go on with the one in the folder.
 
@@ -78,28 +85,33 @@ def _register_up(group: click.Group) -> None:
             block_time_ms=block_time_ms,
             allow_no_byzantine_safety=allow_no_byzantine_safety,
             second_validation=second_validation,
+            allow_faults=allow_faults,
         )
         federation = session.federation
         with federation.folder.locked():
             state = await bring_up(federation, options, session.output.progress)
-        names = [member.name for member in state.members]
-        session.output.result(
-            {
-                "data": session.data,
-                "chain": state.chain,
-                "n": state.n,
-                "k": state.k,
-                "parameter_hash": session.federation.load_federation(state).parameter_hash().hex(),
-                "members": [
-                    {"name": m.name, "rpc_port": m.rpc_port, "esplora_port": m.esplora_port}
-                    for m in state.members
-                ],
-                "bitcoind_rpc_port": state.bitcoind_rpc_port,
-                "wallet_rpc_port": state.wallet_rpc_port,
-            },
-            f"federation {state.chain} is up: {', '.join(names)} (any {state.k} sign), "
-            f"bitcoind, wallet\ndata: {session.data}",
-        )
+        _show_federation(session, state)
+
+
+def _show_federation(session: Session, state: LocalState) -> None:
+    names = [member.name for member in state.members]
+    session.output.result(
+        {
+            "data": session.data,
+            "chain": state.chain,
+            "n": state.n,
+            "k": state.k,
+            "parameter_hash": session.federation.load_federation(state).parameter_hash().hex(),
+            "members": [
+                {"name": m.name, "rpc_port": m.rpc_port, "esplora_port": m.esplora_port}
+                for m in state.members
+            ],
+            "bitcoind_rpc_port": state.bitcoind_rpc_port,
+            "wallet_rpc_port": state.wallet_rpc_port,
+        },
+        f"federation {state.chain} is up: {', '.join(names)} (any {state.k} sign), "
+        f"bitcoind, wallet\ndata: {session.data}",
+    )
 
 
 def _register_down(group: click.Group) -> None:

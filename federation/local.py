@@ -42,6 +42,8 @@ from federation.local_state import (
     Stage,
     UpOptions,
     check_foundable,
+    check_options,
+    with_options,
 )
 from federation.processes import (
     ChildProcess,
@@ -173,14 +175,14 @@ class LocalFederation:
         if state is None:
             state = self._new_state(options)
         else:
-            _check_options(state, options)
+            check_options(state, options)
             expected = {BITCOIND, WALLET, *(member.name for member in state.members)}
             if expected <= set(running) and state.stage is Stage.OPEN:
                 raise AlreadyRunning(
                     f"the federation in {self.folder.path} is up already ({len(running)} processes)"
                 )
-            if options.second_validation is not None:
-                state = replace(state, second_validation=options.second_validation)
+            if state != with_options(state, options):
+                state = with_options(state, options)
                 self.folder.save(state)
             state = self._keep_ports(state, running)
         await self._start_bitcoind(state)
@@ -220,6 +222,7 @@ class LocalFederation:
             block_time_ms=block_time_ms,
             allow_no_byzantine_safety=options.allow_no_byzantine_safety,
             second_validation=bool(options.second_validation),
+            allow_faults=bool(options.allow_faults),
             members=tuple(
                 LocalMember(
                     name=f"m{i}",
@@ -372,9 +375,13 @@ class LocalFederation:
 
     # ---- members ----
 
-    async def start_members(self, names: Sequence[str]) -> tuple[str, ...]:
+    async def start_members(
+        self, names: Sequence[str], *, restored: bool = False
+    ) -> tuple[str, ...]:
         """Start those of these members that do not run, and wait until they answer.
 
+        Args:
+            restored: their folders are not what they left behind (C70).
         Returns:
             Those that were started.
         Raises:
@@ -394,6 +401,8 @@ class LocalFederation:
             if state.stage is not Stage.OPEN and MemberFolder(folder).birth_mark.exists():
                 arguments.append("--init")
             arguments += ["--second-validation"] * state.second_validation
+            arguments += ["--allow-faults"] * state.allow_faults
+            arguments += ["--restored"] * restored
             children[member.name] = self._spawn_module(member.name, "federation.member", arguments)
         await all_of(self._until_member_answers(m, children[m.name]) for m in members)
         return tuple(member.name for member in started)
@@ -492,16 +501,6 @@ async def all_of(work: Iterable[Coroutine[Any, Any, None]]) -> None:
                 group.create_task(one)
     except ExceptionGroup as failures:
         raise failures.exceptions[0] from None
-
-
-def _check_options(state: LocalState, options: UpOptions) -> None:
-    for name in ("n", "k", "block_time_ms"):
-        wanted = getattr(options, name)
-        if wanted is not None and wanted != getattr(state, name):
-            raise LocalError(
-                f"this folder holds a federation with n={state.n}, k={state.k} and a block time of "
-                f"{state.block_time_ms / 1000:g} s; another one needs another --data"
-            )
 
 
 def _ports(state: LocalState) -> list[tuple[str, int]]:

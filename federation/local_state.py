@@ -11,7 +11,7 @@ import os
 import random
 import socket
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Self
@@ -66,6 +66,7 @@ class UpOptions:
     block_time_ms: int | None = None
     allow_no_byzantine_safety: bool = False
     second_validation: bool | None = None
+    allow_faults: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +82,7 @@ class LocalState:
     wallet_rpc_port: int
     allow_no_byzantine_safety: bool = False
     second_validation: bool = False
+    allow_faults: bool = False
     stage: Stage = Stage.FILES
     anchor: str = ""
     trial: str = ""
@@ -95,6 +97,7 @@ class LocalState:
             "block_time_ms": self.block_time_ms,
             "allow_no_byzantine_safety": self.allow_no_byzantine_safety,
             "second_validation": self.second_validation,
+            "allow_faults": self.allow_faults,
             "members": [asdict(member) for member in self.members],
             "bitcoind": {
                 "rpc_port": self.bitcoind_rpc_port,
@@ -121,8 +124,9 @@ class LocalState:
             k=int(plain["k"]),
             block_time_ms=int(plain["block_time_ms"]),
             allow_no_byzantine_safety=bool(plain["allow_no_byzantine_safety"]),
-            # Files of the first version have no such field.
+            # Files of the first version have no such fields.
             second_validation=bool(plain.get("second_validation", False)),
+            allow_faults=bool(plain.get("allow_faults", False)),
             members=tuple(LocalMember(**member) for member in plain["members"]),
             bitcoind_rpc_port=int(plain["bitcoind"]["rpc_port"]),
             wallet_rpc_port=int(plain["wallet"]["rpc_port"]),
@@ -250,6 +254,31 @@ def check_foundable(folder: LocalFolder, state: LocalState) -> None:
             f"with n={state.n}, k={state.k} one lying member can fork the chain: choose k of "
             f"at least {(state.n + 3) // 2}, or --allow-no-byzantine-safety"
         )
+
+
+def check_options(state: LocalState, options: UpOptions) -> None:
+    """Refuse options that the federation in the folder was not founded with.
+
+    Raises:
+        LocalError: n, k or the block time is another one.
+    """
+    for name in ("n", "k", "block_time_ms"):
+        wanted = getattr(options, name)
+        if wanted is not None and wanted != getattr(state, name):
+            raise LocalError(
+                f"this folder holds a federation with n={state.n}, k={state.k} and a block time of "
+                f"{state.block_time_ms / 1000:g} s; another one needs another --data"
+            )
+
+
+def with_options(state: LocalState, options: UpOptions) -> LocalState:
+    """The state with what may change from one `up` to the next, where it was asked for."""
+    second, faults = options.second_validation, options.allow_faults
+    return replace(
+        state,
+        second_validation=state.second_validation if second is None else second,
+        allow_faults=state.allow_faults if faults is None else faults,
+    )
 
 
 @dataclass(slots=True)

@@ -13,9 +13,11 @@ import click
 from federation.config import InvalidConfig
 from federation.engine import Halted
 from federation.log import Log, open_log, terminal_of_process
+from federation.member_faults import faulty_seams
 from federation.member_folder import MemberFolder
 from federation.node import CannotStart, StartOptions, open_node
 from federation.signer import SignerFailed, SignerRefused
+from federation.start import NodeSeams
 from federation.wal import JournalCorrupt, JournalFailed, JournalLocked
 from sidechain import runtime
 from sidechain.errors import Invalid, InvariantError, Unavailable
@@ -61,8 +63,18 @@ EXPECTED = (
     is_flag=True,
     help="Judge every block twice, the second time with nothing cached; stop if they disagree.",
 )
+@click.option(
+    "--allow-faults",
+    is_flag=True,
+    help="Offer calls that cut and slow this member's links (tests on regtest only).",
+)
 def main(
-    folder: Path, federation_path: Path, init: bool, restored: bool, second_validation: bool
+    folder: Path,
+    federation_path: Path,
+    init: bool,
+    restored: bool,
+    second_validation: bool,
+    allow_faults: bool,
 ) -> None:
     """Run one member."""
     if not __debug__:
@@ -72,7 +84,8 @@ def main(
     log = open_log(folder.name, path=MemberFolder(folder).log, terminal=terminal_of_process())
     options = StartOptions(init=init, restored=restored, second_validation=second_validation)
     try:
-        reason = run(folder, federation_path, options, log)
+        seams = faulty_seams() if allow_faults else NodeSeams()
+        reason = run(folder, federation_path, options, log, seams)
     finally:
         log.close()
     if reason:
@@ -80,11 +93,17 @@ def main(
         sys.exit(1)
 
 
-def run(folder: Path, federation_path: Path, options: StartOptions, log: Log) -> str:
+def run(
+    folder: Path,
+    federation_path: Path,
+    options: StartOptions,
+    log: Log,
+    seams: NodeSeams | None = None,
+) -> str:
     """Run a member to its end; returns why it had to stop, "" for an orderly end."""
     reasons: list[str] = []
     try:
-        with open_node(folder, federation_path, options, log.logger) as node:
+        with open_node(folder, federation_path, options, log.logger, seams) as node:
 
             async def serve() -> None:
                 stop = asyncio.Event()

@@ -6,7 +6,6 @@ Source: design 3, consensus:C40, consensus:C43, consensus:C70, N5, N15, N24.
 import asyncio
 import contextlib
 import secrets
-import time
 from collections.abc import Coroutine, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,8 +32,10 @@ from federation.relay import TransactionRelay
 from federation.signer import Signer
 from federation.start import (
     CannotStart,
+    NodeSeams,
     OpenedJournal,
     StartOptions,
+    monotonic_ms,
     open_journal,
     open_peg_journal,
     open_signer,
@@ -66,16 +67,6 @@ WATCH_POLL_MS: Final = 200
 PEG_FRAMES: Final = range(FrameKind.RECORD, FrameKind.REPORTSIG + 1)
 
 
-def monotonic_ms() -> int:
-    """The monotonic clock, milliseconds."""
-    return time.monotonic_ns() // 1_000_000
-
-
-def unix_time_s() -> int:
-    """The wall clock, seconds."""
-    return int(time.time())
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeParts:
     """What is open when a node is made; `open_node` closes it.
@@ -94,6 +85,7 @@ class NodeParts:
     peg_journal: Journal
     signer: Signer
     log: EventLog
+    seams: NodeSeams
 
 
 class Node:
@@ -139,7 +131,7 @@ class Node:
             post=self._engine.post,
             post_later=self._engine.post_later,
             spawn=self._spawn,
-            unix_time_s=unix_time_s,
+            unix_time_s=self._parts.seams.wall_clock_s,
             now_ms=monotonic_ms,
             log=self._log,
         )
@@ -266,7 +258,7 @@ class Node:
         )
 
     def _make_network(self) -> PeerNetwork:
-        return PeerNetwork(
+        return self._parts.seams.network(
             identity=PeerIdentity(
                 index=self._config.index,
                 certificate=self._folder.certificate,
@@ -338,7 +330,7 @@ class Node:
             witness_script=self._federation.signblockscript,
             first_epoch_blocks=self._chain.params.dynamic_epoch_length,
             future_limit_s=self._config.future_limit_s,
-            wall_clock_s=unix_time_s,
+            wall_clock_s=self._parts.seams.wall_clock_s,
         )
 
     def _make_driver(self) -> tuple[Driver, BlockFiles]:
@@ -374,7 +366,7 @@ class Node:
             evidence=self._evidence,
             log=self._log,
             now_ms=monotonic_ms,
-            unix_time_s=unix_time_s,
+            unix_time_s=self._parts.seams.wall_clock_s,
             spawn=self._spawn,
             on_final=self._on_final,
             on_mode=self._on_mode,
@@ -390,7 +382,7 @@ class Node:
             facts_for=self._facts_for,
             on_accepted=self._relay.accepted,
             hooks=NodeHooks(
-                unix_time_s=unix_time_s,
+                unix_time_s=self._parts.seams.wall_clock_s,
                 stop=lambda: self._stop.set(),
                 connections=lambda: len(self._network.connected),
             ),
@@ -411,6 +403,7 @@ class Node:
             started_ms=monotonic_ms(),
             esplora_url=lambda: self._esplora.url,
         ).register(self._registry)
+        self._parts.seams.register(self._registry, self._network, self._chain.params)
 
     def _on_rpc_fault(self, error: BaseException) -> None:
         self._log.error("rpc_fault", error=repr(error))
@@ -440,9 +433,24 @@ def stored_blocks(files: BlockFiles, production: BlockProduction) -> dict[bytes,
     return sound
 
 
+def _load_federation(federation_path: Path, config: MemberConfig, log: EventLog) -> FederationFile:
+    federation = FederationFile.load(
+        federation_path, allow_no_byzantine_safety=config.allow_no_byzantine_safety
+    )
+    if config.index >= federation.n:
+        raise CannotStart(f"member.json says index {config.index}, there are {federation.n}")
+    if federation.member_set().f_s < 1:
+        log.warning("no_byzantine_safety", alarm=True, reason="one lying member can fork the chain")
+    return federation
+
+
 @contextlib.contextmanager
 def open_node(
-    path: Path, federation_path: Path, options: StartOptions, log: EventLog
+    path: Path,
+    federation_path: Path,
+    options: StartOptions,
+    log: EventLog,
+    seams: NodeSeams | None = None,
 ) -> Iterator[Node]:
     """Open a member's folder, journal first (C43), and close it all again.
 
@@ -451,16 +459,11 @@ def open_node(
         JournalLocked: another process runs this member. JournalFailed, SignerFailed, Unavailable:
             the disk or another process refuses.
     """
-    folder = MemberFolder(path)
+    seams, folder = seams or NodeSeams(), MemberFolder(path)
     config = MemberConfig.load(path)
-    federation = FederationFile.load(
-        federation_path, allow_no_byzantine_safety=config.allow_no_byzantine_safety
-    )
-    if config.index >= federation.n:
-        raise CannotStart(f"member.json says index {config.index}, there are {federation.n}")
-    if federation.member_set().f_s < 1:
-        log.warning("no_byzantine_safety", alarm=True, reason="one lying member can fork the chain")
+    federation = _load_federation(federation_path, config, log)
     params = federation.chain_params()
+    seams.check(params)
     entry = federation.members[config.index]
     genesis, vote_key = params.genesis_hash, entry.block_key[1:]
     with contextlib.ExitStack() as stack:
@@ -503,6 +506,7 @@ def open_node(
                 peg_journal=peg_journal,
                 signer=signer,
                 log=log,
+                seams=seams,
             )
         )
         if start is StartMode.FRESH:

@@ -165,7 +165,7 @@ class PeerNetwork:
             FrameError: the frame breaks its own limit: our bug.
         """
         link = self._links.get(member)
-        return link is not None and link.enqueue(encode_frame(kind, body, self._limits))
+        return link is not None and self._put(link, encode_frame(kind, body, self._limits))
 
     def broadcast(self, kind: int, body: bytes) -> None:
         """Queue one frame to every connected member.
@@ -175,7 +175,7 @@ class PeerNetwork:
         """
         frame = encode_frame(kind, body, self._limits)
         for member in sorted(self._links):
-            self._links[member].enqueue(frame)
+            self._put(self._links[member], frame)
 
     @property
     def connected(self) -> frozenset[int]:
@@ -315,8 +315,9 @@ class PeerNetwork:
         link: Link | None = None
         try:
             member = tls.pinned_member(writer.get_extra_info("ssl_object"), expected)
-            if self._ban_ms(member):
-                raise tls.LinkRefused("banned")
+            objection = self._objection(member)
+            if objection:
+                raise tls.LinkRefused(objection)
             budget = self._byte_budgets.setdefault(member, ByteBudget(self._now_ms()))
             link = Link(member, reader, writer, self._limits, self._options, budget)
             greeted = await self._greet(link)
@@ -433,6 +434,13 @@ class PeerNetwork:
             self._on_link(link.member, False)
 
     # -- small parts
+
+    def _put(self, link: Link, frame: bytes) -> bool:
+        return link.enqueue(frame)
+
+    def _objection(self, member: int) -> str:
+        """Why there may be no link to a member now, "" when there may."""
+        return "banned" if self._ban_ms(member) else ""
 
     def _start(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
         if self._group is None:

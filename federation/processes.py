@@ -134,6 +134,7 @@ def stop_processes(children: Sequence[ChildProcess], deadline_ms: int) -> tuple[
     """
     for child in children:
         send_signal(child, signal.SIGTERM)
+        send_signal(child, signal.SIGCONT)  # one that is stopped hears nothing else
     stubborn = wait_ended(children, deadline_ms)
     kill_processes(stubborn)
     return tuple(child.name for child in stubborn)

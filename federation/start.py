@@ -3,6 +3,8 @@
 Source: consensus:C40, consensus:C43, consensus:C70, consensus:J6, consensus:R6, N5, N24.
 """
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from federation.consensus.encoding import InvalidMessage
@@ -15,9 +17,22 @@ from federation.consensus.records import (
     restore,
 )
 from federation.member_folder import MemberFolder
-from federation.peers import EventLog
+from federation.peers import EventLog, PeerNetwork
 from federation.signer import GuardStart, Signer, SignerFiles
 from federation.wal import PEG_JOURNAL, Journal, JournalCorrupt, Verdict, archive
+from peg.fedscript import FedScript
+from sidechain.api.registry import Registry
+from sidechain.params import ChainParams
+
+
+def monotonic_ms() -> int:
+    """The monotonic clock, milliseconds."""
+    return time.monotonic_ns() // 1_000_000
+
+
+def unix_time_s() -> int:
+    """The wall clock, seconds."""
+    return int(time.time())
 
 
 class CannotStart(Exception):
@@ -31,6 +46,27 @@ class StartOptions:
     init: bool = False
     restored: bool = False
     second_validation: bool = False
+
+
+def _leave_alone(*_: object) -> None:
+    """A member as it is has nothing to add and nothing to refuse."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeSeams:
+    """Where a program other than a plain member may put parts of its own; the default is plain.
+
+    Attributes:
+        network: makes the links, with the arguments of PeerNetwork.
+        wall_clock_s: the wall clock that block times and ages are judged by.
+        register: offers more RPC methods, given registry, network and chain parameters.
+        check: raises CannotStart where such a member must not run.
+    """
+
+    network: Callable[..., PeerNetwork] = PeerNetwork
+    wall_clock_s: Callable[[], int] = unix_time_s
+    register: Callable[[Registry, PeerNetwork, ChainParams], None] = _leave_alone
+    check: Callable[[ChainParams], None] = _leave_alone
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ from federation.local_state import (
     Stage,
     UpOptions,
     port_is_free,
+    with_options,
 )
 from federation.processes import find_processes, kill_processes
 
@@ -91,18 +92,29 @@ def test_state_when_of_the_first_version_then_no_esplora_port(tmp_path: Path) ->
     assert PORTS_FIRST <= chosen < PORTS_LAST
 
 
-def test_state_when_of_the_first_version_then_blocks_are_judged_once() -> None:
-    plain = replace(state_of(), second_validation=True).to_json()
-    assert LocalState.from_json(plain).second_validation
-    del plain["second_validation"]
-    assert not LocalState.from_json(plain).second_validation
+@pytest.mark.parametrize("name", ["second_validation", "allow_faults"])
+def test_state_when_of_the_first_version_then_members_run_plainly(name: str) -> None:
+    plain = replace(state_of(), **{name: True}).to_json()
+    assert getattr(LocalState.from_json(plain), name)
+    del plain[name]
+    assert not getattr(LocalState.from_json(plain), name)
 
 
-@pytest.mark.parametrize("second_validation", [False, True])
-async def test_members_when_started_then_told_how_often_to_judge_a_block(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, second_validation: bool
+@pytest.mark.parametrize("name", ["second_validation", "allow_faults"])
+def test_state_when_up_asks_for_more_then_kept_until_it_asks_otherwise(name: str) -> None:
+    asked = with_options(state_of(), UpOptions(**{name: True}))
+    assert asked == replace(state_of(), **{name: True})
+    assert with_options(asked, UpOptions()) == asked
+    assert with_options(asked, UpOptions(**{name: False})) == state_of()
+
+
+@pytest.mark.parametrize("restored", [False, True])
+@pytest.mark.parametrize("wanted", [False, True])
+async def test_members_when_started_then_told_how_to_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wanted: bool, restored: bool
 ) -> None:
-    LocalFolder(tmp_path).save(replace(state_of(), second_validation=second_validation))
+    state = replace(state_of(), second_validation=wanted, allow_faults=wanted)
+    LocalFolder(tmp_path).save(state)
     started: list[Sequence[str]] = []
 
     def spawn_module(self: LocalFederation, name: str, module: str, words: Sequence[str]) -> None:
@@ -113,9 +125,12 @@ async def test_members_when_started_then_told_how_often_to_judge_a_block(
 
     monkeypatch.setattr(LocalFederation, "_spawn_module", spawn_module)
     monkeypatch.setattr(LocalFederation, "_until_member_answers", answers)
-    await LocalFederation(tmp_path, quiet).start_members(["m0", "m1"])
-    told = ["--second-validation" in words for words in started]
-    assert told == [second_validation] * 2
+    await LocalFederation(tmp_path, quiet).start_members(["m0", "m1"], restored=restored)
+    assert len(started) == 2
+    for words in started:
+        assert ("--second-validation" in words) == wanted
+        assert ("--allow-faults" in words) == wanted
+        assert ("--restored" in words) == restored
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"format": 2}', "\x00"])

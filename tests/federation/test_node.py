@@ -14,6 +14,7 @@ from typing import Any, get_args
 import aiohttp
 import pytest
 
+from federation.config import FederationFile
 from federation.consensus import effects
 from federation.consensus.events import StartMode
 from federation.engine import Engine, Halted
@@ -25,6 +26,7 @@ from federation.wal import BlockFiles, JournalLocked
 from peg.parameters import LOCAL
 from sidechain.api.client import RpcClient, RpcError
 from sidechain.errors import InvalidBlock
+from sidechain.params import ChainParams
 from tests.federation.engine_world import Lines
 from tests.federation.founded import NOW_UNIX_S, entropy_of
 
@@ -65,6 +67,10 @@ class Home:
 
     def open(self, options: StartOptions = INIT) -> Any:
         return open_node(self.path, self.file, options, self.log)
+
+    def params(self) -> ChainParams:
+        loaded = FederationFile.load(self.file, allow_no_byzantine_safety=True)
+        return loaded.chain_params()
 
     def client(self) -> RpcClient:
         url = f"http://127.0.0.1:{self.rpc_port}"

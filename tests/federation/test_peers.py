@@ -64,7 +64,7 @@ class Node:
         self.changed = asyncio.Event()
         self.changes: list[tuple[int, bool]] = []
         folder = member_folder(home.folder, index)
-        self.network = WatchedNetwork(
+        self.network = self.make_network(
             identity=PeerIdentity(
                 index=index,
                 certificate=folder.certificate,
@@ -82,6 +82,9 @@ class Node:
         )
 
         self.network.on_refusal = self.changed.set
+
+    def make_network(self, **parts: Any) -> WatchedNetwork:
+        return WatchedNetwork(**parts)
 
     def _on_link(self, member: int, connected: bool) -> None:
         self.changes.append((member, connected))
@@ -133,8 +136,14 @@ class Federation:
             future_limit_s=30,
         )
 
-    async def start(self, index: int, options: LinkOptions = OPTIONS, **hello: Any) -> Node:
-        node = Node(self, index, options, **hello)
+    async def start(
+        self,
+        index: int,
+        options: LinkOptions = OPTIONS,
+        node_class: type[Node] = Node,
+        **hello: Any,
+    ) -> Node:
+        node = node_class(self, index, options, **hello)
         await node.network.run(self.group)
         # Those that start later, with lower indexes, dial this port.
         self.members[index] = replace(self.members[index], port=node.network.port)

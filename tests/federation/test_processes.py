@@ -75,6 +75,13 @@ def test_stop_when_child_obeys_then_not_killed(nursery: Nursery) -> None:
     assert not is_running(child)
 
 
+def test_stop_when_child_is_frozen_then_it_is_thawed_to_obey(nursery: Nursery) -> None:
+    child = nursery.start("m0")
+    send_signal(child, signal.SIGSTOP)
+    assert stop_processes([child], END_DEADLINE_MS) == ()
+    assert not is_running(child)
+
+
 def test_stop_when_child_is_stubborn_then_killed_and_named(nursery: Nursery) -> None:
     child = nursery.start("m0", STUBBORN)
     assert stop_processes([child], 200) == ("m0",)
