@@ -474,6 +474,7 @@ def open_node(
             genesis=genesis,
             block_key=entry.block_key,
             peg_key=entry.peg_key,
+            script=federation.fed_script(),
             mode=opened.mode,
         )
         stack.callback(signer.close)

@@ -5,7 +5,7 @@ process believes, two different votes of one position, a vote against the own lo
 two blocks of one height do not leave this object. Every new consensus signature costs one guard
 write, durable before the signature is returned.
 
-Source: consensus:R1-R5, consensus:R8, N1, N15, peg:P32.
+Source: consensus:R1-R5, consensus:R8, N1, N15, peg:P32, peg:P38.
 """
 
 import fcntl
@@ -28,6 +28,8 @@ from federation.members import MemberSet
 from federation.secret_key import SecretKey, SigningKey
 from federation.signer_guard import Guard, GuardDamaged, load_guard, save_guard
 from federation.verification import MessageVerifier
+from peg.fedscript import FedScript, key_tweak
+from peg.payments import Payment, check_payment
 from sidechain.crypto.hashes import tagged_hash
 from sidechain.crypto.keys import der_to_compact
 from sidechain.errors import InvalidEncoding
@@ -78,6 +80,7 @@ class Signer:
         genesis: bytes,
         block_key: SigningKey,
         peg_key: SigningKey,
+        script: FedScript | None = None,
         guard_path: Path,
         guard: Guard,
         layer: FileLayer,
@@ -88,6 +91,7 @@ class Signer:
         self._genesis = genesis
         self._block_key = block_key
         self._peg_key = peg_key
+        self._script = script
         self._guard_path = guard_path
         self._guard = guard
         self._layer = layer
@@ -106,6 +110,7 @@ class Signer:
         start: GuardStart,
         block_key: bytes,
         peg_key: bytes,
+        script: FedScript,
         layer: FileLayer | None = None,
     ) -> "Signer":
         """Read both keys and the guard.
@@ -113,6 +118,7 @@ class Signer:
         Args:
             genesis: 32 bytes, internal order.
             block_key, peg_key: the public keys the federation file gives this member.
+            script: the plain fedpegscript.
         Raises:
             SignerFailed: a file is missing, open to others, damaged or in use; a key is not the
                 federation file's; the guard is absent (INTACT) or was used before (FRESH).
@@ -143,6 +149,7 @@ class Signer:
             genesis=genesis,
             block_key=secrets[0],
             peg_key=secrets[1],
+            script=script,
             guard_path=files.guard,
             guard=guard,
             layer=layer,
@@ -324,24 +331,30 @@ class Signer:
             raise SignerRefused(f"messages tagged {tag} are not signed here")
         return self._block_key.sign_schnorr(tagged_hash(tag, message))
 
-    def sign_parent_input(self, sighash: bytes, tweak: bytes | None = None) -> bytes:
-        """ECDSA signature of the peg key on a Bitcoin signature hash: DER, low S, RFC 6979.
+    def sign_payment(self, payment: Payment) -> tuple[bytes, ...]:
+        """ECDSA signatures of the peg key on every input of a Bitcoin transaction: DER, low S.
 
-        The rules R0 to R8 of peg:5 and the peg journal are the caller's: this object only knows
-        that nothing is signed while halted.
+        The digests are made here, and only of transactions in the form of a batch or of the trial
+        spend. What the chains say (R0, R1, R3, R6 of peg:5) and the peg journal are the caller's.
 
-        Args:
-            sighash: 32 bytes.
-            tweak: 32 bytes added to the key for a deposit's coin; None for FED outputs.
         Raises:
-            SignerRefused: halted, or malformed arguments. SignerFailed: closed or failed before.
+            SignerRefused: halted, or another form. SignerFailed: closed or failed before.
+        Source: peg:P31, peg:P38, consensus:R8.
         """
         self._check_usable()
+        if self._script is None:
+            raise SignerRefused("this signer has no fedpegscript")
         try:
-            key = self._peg_key if tweak is None else self._peg_key.tweaked(tweak)
-            return key.sign_ecdsa(sighash)
+            check_payment(payment, self._script, self._genesis)
+            digests = payment.digests(self._script)
+            keys = [self._coin_key(coin.claim_script) for coin in payment.inputs]
         except InvalidEncoding as error:
             raise SignerRefused(str(error)) from error
+        return tuple(k.sign_ecdsa(digest) for k, digest in zip(keys, digests, strict=True))
+
+    def _coin_key(self, claim_script: bytes | None) -> SigningKey:
+        tweak = key_tweak(self.peg_key, claim_script)
+        return self._peg_key if tweak is None else self._peg_key.tweaked(tweak)
 
     # -- halting
 

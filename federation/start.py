@@ -133,10 +133,18 @@ def _mode_by_journal(
 
 
 def open_signer(
-    folder: MemberFolder, *, genesis: bytes, block_key: bytes, peg_key: bytes, mode: StartMode
+    folder: MemberFolder,
+    *,
+    genesis: bytes,
+    block_key: bytes,
+    peg_key: bytes,
+    script: FedScript,
+    mode: StartMode,
 ) -> Signer:
     """The signer, with a guard that fits the start (R7).
 
+    Args:
+        script: the plain fedpegscript.
     Raises:
         SignerFailed: keys or guard cannot be used.
     """
@@ -147,6 +155,7 @@ def open_signer(
         start=starts.get(mode, GuardStart.INTACT),
         block_key=block_key,
         peg_key=peg_key,
+        script=script,
     )
 
 

@@ -10,6 +10,7 @@ Source: peg:3.8, peg:P11-P26, N11, N20.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import Protocol
 
 from peg.fedscript import FedScript, coin_script
 from peg.lanes import (
@@ -36,6 +37,25 @@ class CoinKind(StrEnum):
     ANCHOR = "anchor"
     DEPOSIT = "deposit"
     DONATION = "donation"
+
+
+class SpentCoin(Protocol):
+    """What a signature on an input commits to."""
+
+    @property
+    def outpoint(self) -> OutPoint:
+        """The output that is spent."""
+        ...
+
+    @property
+    def value_sats(self) -> int:
+        """Its value."""
+        ...
+
+    @property
+    def claim_script(self) -> bytes | None:
+        """What tweaks its script; None for FED outputs."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -231,7 +251,7 @@ def sighashes(batch: OpenBatch, fee_sats: int, script: FedScript) -> tuple[bytes
 
 
 def input_digests(
-    inputs: Sequence[FedCoin], outputs: Sequence[tuple[int, bytes]], script: FedScript
+    inputs: Sequence[SpentCoin], outputs: Sequence[tuple[int, bytes]], script: FedScript
 ) -> tuple[bytes, ...]:
     """BIP143 digests (SIGHASH_ALL) of a transaction in batch form, in input order.
 

@@ -251,7 +251,8 @@ class PegService:
             InvalidEncoding: not a FED output, too small, an approved anchor, or the lane is open.
         """
         trial = await self._trial(outpoint)
-        return trial.unsigned, self._ports.signer.sign_parent_input(trial.digest) + b"\x01"
+        (signature,) = self._ports.signer.sign_payment(trial.payment)
+        return trial.unsigned, signature + b"\x01"
 
     async def try_trial_spend(
         self, outpoint: OutPoint, signatures: Mapping[int, bytes]

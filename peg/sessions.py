@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from peg.batches import BatchVersion, OpenBatch
-from peg.fedscript import FedScript, key_tweak
+from peg.fedscript import FedScript
 from peg.history import PegHistory
+from peg.payments import Payment, batch_payment
 from peg.reserves import Halt
 from peg.signing import PegSig, PegWant, SessionKey, SigningSession, check_disjoint
 from peg.state import PegView
@@ -31,8 +32,8 @@ OTHER_OUTPUTS = "R5: other outputs were signed for this anchor"
 class BatchSigner(Protocol):
     """The keeper of the member's keys. Met by `federation.signer`."""
 
-    def sign_parent_input(self, sighash: bytes, tweak: bytes | None = None) -> bytes:
-        """DER signature of the peg key, plus the tweak for a deposit, on a Bitcoin digest."""
+    def sign_payment(self, payment: Payment) -> tuple[bytes, ...]:
+        """DER signatures of the peg key, tweaked for deposits, on all inputs in order."""
         ...
 
     def sign_peg_frame(self, kind: int, body: bytes) -> bytes:
@@ -196,11 +197,8 @@ class MemberSessions:
         if self._entries.get(batch.anchor) != entry:
             self._journal.append(JOURNAL_SHARE, entry.encode())
             self._entries[batch.anchor] = entry
-        own_key = self._script.keys[self._member]
-        signatures = tuple(
-            self._signer.sign_parent_input(digest, key_tweak(own_key, coin.claim_script)) + b"\x01"
-            for digest, coin in zip(session.digests, batch.inputs, strict=True)
-        )
+        signed = self._signer.sign_payment(batch_payment(batch, version.fee_sats))
+        signatures = tuple(signature + b"\x01" for signature in signed)
         share = PegSig(
             lane=batch.lane,
             index=batch.index,

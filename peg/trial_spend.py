@@ -9,10 +9,11 @@ Source: peg:P2, peg:P39, N22.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from peg.batches import CoinKind, FedCoin, fee_at, input_digests, with_witnesses, worst_vsize
+from peg.batches import fee_at, with_witnesses, worst_vsize
 from peg.fedscript import FedScript
 from peg.lanes import encode_unsigned
 from peg.parameters import PegParameters
+from peg.payments import Payment, PaymentInput
 from peg.signing import is_batch_signature
 from sidechain.errors import InvalidEncoding
 from sidechain.primitives.transaction import OutPoint
@@ -25,7 +26,7 @@ FED_OUTPUT_BYTES = 43
 class TrialSpend:
     """An unsigned trial spend: one FED input, one FED output, and the digest to sign."""
 
-    outpoint: OutPoint
+    payment: Payment
     unsigned: bytes
     digest: bytes
 
@@ -43,18 +44,16 @@ def build_trial_spend(
     vsize = worst_vsize([script.witness_worst_bytes], FED_OUTPUT_BYTES, 1)
     fee_sats = fee_at(2 * parameters.rate_floor_sats_per_kvb, vsize)
     outputs = ((value_sats - fee_sats, script.program),)
-    coin = FedCoin(
-        outpoint=outpoint,
-        value_sats=value_sats,
-        height=0,
-        kind=CoinKind.DONATION,
-        claim_script=None,
-        csv=script.csv,
+    payment = Payment(
+        index=None,
+        burn_ids=(),
+        inputs=(PaymentInput(outpoint=outpoint, value_sats=value_sats, claim_script=None),),
+        outputs=outputs,
     )
     return TrialSpend(
-        outpoint=outpoint,
+        payment=payment,
         unsigned=encode_unsigned([outpoint], outputs),
-        digest=input_digests([coin], outputs, script)[0],
+        digest=payment.digests(script)[0],
     )
 
 

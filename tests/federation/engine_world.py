@@ -189,6 +189,7 @@ class Process:
             genesis=genesis,
             block_key=entry.block_key,
             peg_key=entry.peg_key,
+            script=world.file.fed_script(),
             mode=self.opened.mode,
         )
         self.signer._layer = FastDisk()

@@ -16,6 +16,9 @@ from federation.members import MemberSet
 from federation.secret_key import SecretKey
 from federation.signer import GuardStart, Signer, SignerFailed, SignerFiles, SignerRefused
 from federation.signer_guard import Guard, GuardDamaged, load_guard, save_guard
+from peg.fedscript import contract_tweak
+from peg.lanes import Marker, batch_digest
+from peg.payments import Payment, PaymentInput
 from sidechain.crypto.hashes import tagged_hash
 from sidechain.crypto.keys import (
     compact_to_der,
@@ -25,6 +28,7 @@ from sidechain.crypto.keys import (
     tweak_add_public,
 )
 from sidechain.errors import InvalidEncoding
+from sidechain.primitives.transaction import OutPoint
 from tests.federation.disks import (
     DISK_ERRORS,
     CountingDisk,
@@ -62,10 +66,36 @@ class Home:
             start=start,
             block_key=self.file.members[1].block_key,
             peg_key=self.file.members[1].peg_key,
+            script=self.file.fed_script(),
             layer=layer,
         )
         signer.begin_height(self.members, ROOT)
         return signer
+
+    def trial(self) -> Payment:
+        """A trial spend of a FED output."""
+        coin = PaymentInput(outpoint=OutPoint(A, 1), value_sats=20_000, claim_script=None)
+        paid = (19_000, self.file.fed_script().program)
+        return Payment(index=None, burn_ids=(), inputs=(coin,), outputs=(paid,))
+
+    def batch(self) -> Payment:
+        """Batch 7 of lane 0: the anchor and a deposit pay one burn."""
+        anchor, burn = OutPoint(B, 0), b"\x01" * 36
+        digest = batch_digest(GENESIS, lane=0, index=7, anchor=anchor, h_sel=30, burn_ids=[burn])
+        marker = Marker(lane=0, count=1, h_sel=30, digest=digest)
+        return Payment(
+            index=7,
+            burn_ids=(burn,),
+            inputs=(
+                PaymentInput(outpoint=anchor, value_sats=50_000, claim_script=None),
+                PaymentInput(outpoint=OutPoint(A, 3), value_sats=70_000, claim_script=b"\x51"),
+            ),
+            outputs=(
+                (60_000, self.file.fed_script().program),
+                (0, marker.script()),
+                (50_000, b"\x00\x14" + b"\x07" * 20),
+            ),
+        )
 
     def certificate(
         self, kind: VoteType, height: int, round_number: int, block: bytes, count: int = 3
@@ -264,7 +294,7 @@ def test_halted_when_set_then_nothing_but_answers_over_restarts(home: Home) -> N
     for attempt in (
         lambda: signer.sign_vote(vote(PREVOTE, 5, 0, NIL), None),
         lambda: signer.sign_block_hash(5, A, home.commit(5, 0, A)),
-        lambda: signer.sign_parent_input(A),
+        lambda: signer.sign_payment(home.trial()),
         lambda: signer.sign_peg_frame(20, b""),
         lambda: signer.sign_message("fedpeg/reserves", b""),
     ):
@@ -272,7 +302,7 @@ def test_halted_when_set_then_nothing_but_answers_over_restarts(home: Home) -> N
             attempt()
     answer_of(signer)
     signer.unhalt()
-    signer.sign_parent_input(A)
+    signer.sign_payment(home.trial())
     signer.close()
 
 
@@ -314,15 +344,54 @@ def test_messages_when_tag_belongs_to_agreement_then_refused(home: Home) -> None
     signer.close()
 
 
-def test_parent_input_when_signed_then_verifies_under_the_tweaked_key(home: Home) -> None:
+def test_payment_when_in_a_known_form_then_signed_under_the_coins_keys(home: Home) -> None:
     signer = home.open(GuardStart.FRESH)
-    assert ecdsa_verify(signer.peg_key, signer.sign_parent_input(A), A)
-    tweaked = tweak_add_public(signer.peg_key, B)
-    assert ecdsa_verify(tweaked, signer.sign_parent_input(A, B), A)
-    for sighash, tweak in ((b"short", None), (A, b"\xff" * 32), (A, b"")):
-        with pytest.raises(SignerRefused):
-            signer.sign_parent_input(sighash, tweak)
+    script = home.file.fed_script()
+    trial = home.trial()
+    (signature,) = signer.sign_payment(trial)
+    assert ecdsa_verify(signer.peg_key, signature, trial.digests(script)[0])
+    batch = home.batch()
+    first, second = signer.sign_payment(batch)
+    assert ecdsa_verify(signer.peg_key, first, batch.digests(script)[0])
+    tweaked = tweak_add_public(signer.peg_key, contract_tweak(signer.peg_key, b"\x51"))
+    assert ecdsa_verify(tweaked, second, batch.digests(script)[1])
     signer.close()
+
+
+def test_payment_when_in_no_known_form_then_refused(home: Home) -> None:
+    signer = home.open(GuardStart.FRESH)
+    batch, trial = home.batch(), home.trial()
+    fed = home.file.fed_script().program
+    for wrong in (
+        replace(trial, outputs=((19_000, b"\x51"),)),
+        replace(trial, outputs=(*trial.outputs, (1, b"\x51"))),
+        replace(trial, outputs=((20_001, fed),)),
+        replace(trial, inputs=trial.inputs * 2),
+        replace(trial, inputs=batch.inputs[1:]),
+        replace(trial, inputs=()),
+        replace(batch, index=None),
+        replace(batch, index=8),
+        replace(batch, burn_ids=(b"\x02" * 36,)),
+        replace(batch, burn_ids=batch.burn_ids * 2, outputs=(*batch.outputs, batch.outputs[-1])),
+        replace(batch, outputs=batch.outputs[:2]),
+        replace(batch, outputs=(batch.outputs[1], batch.outputs[0], batch.outputs[2])),
+        replace(batch, outputs=(batch.outputs[0], (1, batch.outputs[1][1]), batch.outputs[2])),
+        replace(batch, inputs=batch.inputs[::-1]),
+        replace(batch, inputs=batch.inputs[:1], outputs=((2**63, fed), *batch.outputs[1:])),
+    ):
+        with pytest.raises(SignerRefused):
+            signer.sign_payment(wrong)
+    signer.close()
+
+
+def test_payment_when_its_bytes_are_damaged_then_never_another_payment(home: Home) -> None:
+    data = home.batch().encode()
+    assert Payment.decode(data) == home.batch()
+    for size in range(len(data)):
+        with pytest.raises(InvalidEncoding):
+            Payment.decode(data[:size])
+    with pytest.raises(InvalidEncoding):
+        Payment.decode(data + b"\0")
 
 
 # -- the guard file
@@ -368,7 +437,7 @@ def test_disk_when_it_refuses_any_operation_then_nothing_leaves(home: Home, code
         with pytest.raises(SignerFailed):
             signer.sign_vote(vote(PREVOTE, 9, 0, NIL), None)
         with pytest.raises(SignerFailed):
-            signer.sign_parent_input(A)
+            signer.sign_payment(home.trial())
         signer.close()
         again = home.open()
         check_no_contradiction(again, home, said)

@@ -66,6 +66,7 @@ class Home:
             genesis=GENESIS,
             block_key=self.entry.block_key,
             peg_key=self.entry.peg_key,
+            script=self.file.fed_script(),
             mode=mode,
         )
         signer.begin_height(self.file.member_set(), bytes(32))

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from peg.commitments import Commitment
+from peg.fedscript import key_tweak
 from peg.parameters import LOCAL, PegParameters
+from peg.payments import Payment, check_payment
 from peg.service import PegPorts, PegService, PegSetup
 from peg.signing import frame_digest
 from sidechain.crypto.keys import ecdsa_sign, public_key, schnorr_sign, tweak_add_secret
@@ -33,10 +35,18 @@ class TestSigner:
     genesis: bytes
     signed: list[bytes] = field(default_factory=list)
 
-    def sign_parent_input(self, sighash: bytes, tweak: bytes | None = None) -> bytes:
-        key = secret(f"peg {self.member}")
-        self.signed.append(sighash)
-        return ecdsa_sign(key if tweak is None else tweak_add_secret(key, tweak), sighash)
+    def sign_payment(self, payment: Payment) -> tuple[bytes, ...]:
+        assert Payment.decode(payment.encode()) == payment
+        script = federation()
+        check_payment(payment, script, self.genesis)
+        key, own = secret(f"peg {self.member}"), script.keys[self.member]
+        signatures = []
+        for coin, digest in zip(payment.inputs, payment.digests(script), strict=True):
+            tweak = key_tweak(own, coin.claim_script)
+            self.signed.append(digest)
+            signed_by = key if tweak is None else tweak_add_secret(key, tweak)
+            signatures.append(ecdsa_sign(signed_by, digest))
+        return tuple(signatures)
 
     def sign_peg_frame(self, kind: int, body: bytes) -> bytes:
         return schnorr_sign(secret(f"block {self.member}"), frame_digest(self.genesis, kind, body))
