@@ -28,6 +28,7 @@ class JournalForm:
 
 CONSENSUS_JOURNAL = JournalForm(magic=b"FCJOURN1", prefix="journal")
 PEG_JOURNAL = JournalForm(magic=b"FCPEGJR1", prefix="pegjournal")
+COVENANT_JOURNAL = JournalForm(magic=b"FCCOVRG1", prefix="covenants")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

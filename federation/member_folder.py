@@ -173,6 +173,11 @@ class MemberFolder:
         return self.path / "pegjournal"
 
     @property
+    def covenants(self) -> Path:
+        """Registrations of users who do not claim themselves."""
+        return self.path / "covenants"
+
+    @property
     def guard(self) -> Path:
         """The signer's own state."""
         return self.path / "signer" / "guard"

@@ -23,9 +23,12 @@ from peg.watcher import ParentWatcher
 from sidechain.api.registry import Registry, RpcError
 from sidechain.chain import Chain
 from sidechain.errors import Invalid, Unavailable
+from sidechain.primitives.address import encode_address
+from sidechain.wallet.covenant import NUMS_KEY, CovenantTerms
 
 INVALID_PARAMETER = -8
 NOT_YET = -28
+NOT_FOUND = -5
 BLOCKS_SHOWN_MAX = 1_000
 BLOCKS_PER_TURN = 20
 """Blocks read before other work gets its turn."""
@@ -66,6 +69,11 @@ class MemberMethods:
             (self.getpegout, "Status of one burn (txid:vout)."),
             (self.listpegouts, "The newest burns and their status."),
             (self.getdeposit, "Whether a Bitcoin deposit (txid:vout) is claimed."),
+            (
+                self.registercovenant,
+                "Have members claim deposits for a program (hex).",
+            ),
+            (self.getcovenant, "A registration and its deposits, by claim or deposit script."),
             (self.getaudit, "Reserves against liabilities, computed two ways."),
             (self.approverecord, "Approve a record (hex) as this member's operator."),
             (self.dryrunopen, "Sign the trial spend of a FED output, or try it when signed."),
@@ -198,6 +206,40 @@ class MemberMethods:
             return self.peg.reports.deposit(_text(outpoint, "outpoint"))
         except Invalid as error:
             raise RpcError(INVALID_PARAMETER, str(error)) from error
+
+    def registercovenant(
+        self, program: Any, max_fee_sats: Any, internal_key: Any = None
+    ) -> dict[str, Any]:
+        """Members claim what is paid to the deposit address shown, all but a price for the program.
+
+        Args:
+            program: scriptPubKey of the user's unblinded P2WPKH, P2WSH or P2TR address.
+            max_fee_sats: the price of one claim.
+            internal_key: x-only, of a user who may want to claim by a signature too.
+        """
+        price = _whole(max_fee_sats, "max_fee_sats", 1, 2**63 - 1)
+        key = NUMS_KEY if internal_key is None else _bytes(internal_key, "internal_key")
+        try:
+            script = _bytes(program, "program")
+            terms = CovenantTerms(script=script, max_fee_sats=price, internal_key=key)
+            found = self.peg.register_covenant(terms)
+        except Invalid as error:
+            raise RpcError(INVALID_PARAMETER, error.detail or error.reason) from error
+        except Unavailable as error:
+            raise RpcError(NOT_YET, str(error)) from error
+        prefixes = self.chain.params.parent_prefixes
+        address = encode_address(bytes.fromhex(found["deposit_script"]), prefixes)
+        return {"address": address, **found}
+
+    def getcovenant(self, script: Any) -> dict[str, Any]:
+        """One registration."""
+        try:
+            found = self.peg.covenant(_bytes(script, "script"))
+        except Unavailable as error:
+            raise RpcError(NOT_YET, str(error)) from error
+        if found is None:
+            raise RpcError(NOT_FOUND, "this member knows no such registration")
+        return found
 
     def getaudit(self) -> dict[str, Any]:
         """The audit at the newest height the peg has read."""

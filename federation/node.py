@@ -21,6 +21,7 @@ from federation.consensus.driver import Driver
 from federation.consensus.encoding import FRAME_LIMITS_BYTES, FrameKind
 from federation.consensus.events import ConsensusTimes, StartMode
 from federation.consensus.records import Mode
+from federation.covenant_file import CovenantFile, covenant_ports, open_covenants
 from federation.engine import Engine
 from federation.engine_parts import EngineParts
 from federation.evidence_store import EVIDENCE_NAME, EvidenceStore
@@ -40,6 +41,7 @@ from federation.start import (
     open_peg_journal,
     open_signer,
     settle_mode,
+    stored_blocks,
 )
 from federation.verification import MessageVerifier
 from federation.wal import BlockFiles, Journal
@@ -83,6 +85,7 @@ class NodeParts:
     opened: OpenedJournal
     start: StartMode
     peg_journal: Journal
+    covenants: CovenantFile
     signer: Signer
     log: EventLog
     seams: NodeSeams
@@ -111,7 +114,7 @@ class Node:
             poll_ms=WATCH_POLL_MS,
         )
         self._network = self._make_network()
-        self._peg = self._make_peg(parts.peg_journal)
+        self._peg = self._make_peg(parts)
         self._production = self._make_production()
         self._evidence = EvidenceStore(
             self._folder.path / EVIDENCE_NAME,
@@ -216,6 +219,10 @@ class Node:
                 self._log.warning("peer_fault", member=member, reason=str(fault))
                 self._network.charge_signatures(member, failed=1)
 
+    def _on_link(self, member: int, connected: bool) -> None:
+        self._relay.on_link(member, connected)
+        self._peg.on_link(member, connected)
+
     def _on_final(self, block: Block) -> None:
         self._peg.on_final_block(block)
         self._relay.on_final(block)
@@ -297,7 +304,7 @@ class Node:
             future_limit_s=self._config.future_limit_s,
         )
 
-    def _make_peg(self, peg_journal: Journal) -> PegService:
+    def _make_peg(self, parts: NodeParts) -> PegService:
         setup = PegSetup(
             chain=self._chain.params,
             parameters=self._federation.peg,
@@ -314,9 +321,16 @@ class Node:
             poke=self._watcher.poke,
             signer=self._signer,
             link=self._network,
-            journal=peg_journal,
-            journal_bodies=[record.body for record in peg_journal.records],
+            journal=parts.peg_journal,
+            journal_bodies=[record.body for record in parts.peg_journal.records],
             log=self._log,
+            covenants=covenant_ports(
+                self._chain,
+                parts.covenants,
+                facts_for=self._facts_for,
+                on_accepted=lambda tx: self._relay.accepted(tx),
+                unix_time_s=parts.seams.wall_clock_s,
+            ),
             on_work=lambda: self._engine.work_available(),
             is_halted=lambda: self._driver.mode is Mode.HALTED,
         )
@@ -370,7 +384,7 @@ class Node:
             spawn=self._spawn,
             on_final=self._on_final,
             on_mode=self._on_mode,
-            on_link=lambda member, connected: self._relay.on_link(member, connected),
+            on_link=self._on_link,
             on_tick=lambda: self._relay.tick(),
             other_frames=self._on_other_frame,
         )
@@ -413,24 +427,6 @@ class Node:
 
     async def _facts_for(self, tx: Transaction) -> Any:
         return await self._peg.parent_facts_for(tx)
-
-
-def stored_blocks(files: BlockFiles, production: BlockProduction) -> dict[bytes, bytes]:
-    """Proposals on disk by hash (J8); one that is damaged is deleted, and fetched again if needed.
-
-    Raises:
-        JournalFailed: the disk refuses to delete.
-    """
-    sound: dict[bytes, bytes] = {}
-    for block_hash in sorted(files.hashes):
-        data = files.load(block_hash)
-        try:
-            production.decode_proposal(data or b"", block_hash)
-        except Invalid:
-            continue
-        sound[block_hash] = data or b""
-    files.keep_only(sound)
-    return sound
 
 
 def _load_federation(federation_path: Path, config: MemberConfig, log: EventLog) -> FederationFile:
@@ -480,6 +476,7 @@ def open_node(
         stack.callback(signer.close)
         peg_journal = open_peg_journal(folder, genesis=genesis, vote_key=vote_key, log=log)
         stack.callback(peg_journal.close)
+        covenants = stack.enter_context(open_covenants(folder.covenants, params, vote_key, log))
         peg, programs = federation.peg, (federation.fed_script().program,)
 
         def check_relay(tx: Transaction) -> None:
@@ -505,6 +502,7 @@ def open_node(
                 opened=opened,
                 start=start,
                 peg_journal=peg_journal,
+                covenants=covenants,
                 signer=signer,
                 log=log,
                 seams=seams,

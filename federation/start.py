@@ -18,10 +18,19 @@ from federation.consensus.records import (
 )
 from federation.member_folder import MemberFolder
 from federation.peers import EventLog, PeerNetwork
+from federation.production import BlockProduction
 from federation.signer import GuardStart, Signer, SignerFiles
-from federation.wal import PEG_JOURNAL, Journal, JournalCorrupt, Verdict, archive
+from federation.wal import (
+    PEG_JOURNAL,
+    BlockFiles,
+    Journal,
+    JournalCorrupt,
+    Verdict,
+    archive,
+)
 from peg.fedscript import FedScript
 from sidechain.api.registry import Registry
+from sidechain.errors import Invalid
 from sidechain.params import ChainParams
 
 
@@ -193,3 +202,21 @@ def open_peg_journal(
         log.error("peg_journal_damaged", alarm=True, reason=str(error))
         archive(folder.peg_journal, PEG_JOURNAL)
         return Journal.open(folder.peg_journal, genesis=genesis, key=vote_key, form=PEG_JOURNAL)
+
+
+def stored_blocks(files: BlockFiles, production: BlockProduction) -> dict[bytes, bytes]:
+    """Proposals on disk by hash (J8); one that is damaged is deleted, and fetched again if needed.
+
+    Raises:
+        JournalFailed: the disk refuses to delete.
+    """
+    sound: dict[bytes, bytes] = {}
+    for block_hash in sorted(files.hashes):
+        data = files.load(block_hash)
+        try:
+            production.decode_proposal(data or b"", block_hash)
+        except Invalid:
+            continue
+        sound[block_hash] = data or b""
+    files.keep_only(sound)
+    return sound

@@ -16,6 +16,7 @@ from pathlib import Path
 from federation.files import FileLayer, replace_file, write_all
 from federation.journal_format import (
     CONSENSUS_JOURNAL,
+    COVENANT_JOURNAL,
     HEADER_SIZE_BYTES,
     KIND_BASE,
     PEG_JOURNAL,
@@ -36,6 +37,7 @@ from federation.journal_format import (
 
 __all__ = [
     "CONSENSUS_JOURNAL",
+    "COVENANT_JOURNAL",
     "PEG_JOURNAL",
     "BlockFiles",
     "Journal",

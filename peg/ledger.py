@@ -121,6 +121,11 @@ class PegLedger:
         return self._fold.view if self._fold is not None else None
 
     @property
+    def csv(self) -> int:
+        """The lock of the federation's script, in Bitcoin blocks."""
+        return self._script.csv
+
+    @property
     def is_current(self) -> bool:
         """Whether the state is that of the last final block."""
         return self.view is not None and self.view.height == self.history.height

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from peg.broadcasts import SendingNode
+from peg.covenant_claims import CovenantPorts
 from peg.fedscript import FedScript
 from peg.parameters import PegParameters
 from peg.parent_view import ParentView
@@ -78,6 +79,7 @@ class PegPorts:
         poke: has the watcher ask the node now.
         signer: raises Unavailable when it refuses now.
         journal_bodies: bodies of the share records read at start, oldest first.
+        covenants: what claims for offline users need; None leaves them to other members.
         on_work: told when a claim or record that waited could go into a block now.
     """
 
@@ -90,5 +92,6 @@ class PegPorts:
     journal: PegJournal
     journal_bodies: Sequence[bytes]
     log: EventLog
+    covenants: CovenantPorts | None = None
     on_work: Callable[[], None] = lambda: None
     is_halted: Callable[[], bool] = lambda: False

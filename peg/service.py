@@ -17,12 +17,14 @@ from peg.approvals import Approvals
 from peg.bitcoind import BitcoindError
 from peg.broadcasts import Broadcasts, SignedVersion
 from peg.claim_checks import ClaimChecks
+from peg.covenant_claims import CovenantClaims
 from peg.digests import DigestWatch
 from peg.ledger import PegLedger
 from peg.ports import PegPorts, PegSetup
 from peg.reports import PegReports
 from peg.sessions import MemberSessions, decode_entry, refusal
 from peg.signing import (
+    KIND_COVREG,
     KIND_PEGSIG,
     KIND_PEGSTATE,
     KIND_PEGWANT,
@@ -41,6 +43,7 @@ from peg.voting import FrozenParentFacts, OwnNode, PegVoting
 from sidechain.errors import InvalidEncoding, PeerFault, Unavailable
 from sidechain.primitives.block import Block
 from sidechain.primitives.transaction import OutPoint, Transaction
+from sidechain.wallet.covenant import CovenantTerms
 
 __all__ = ["PegPorts", "PegService", "PegSetup"]
 
@@ -91,6 +94,7 @@ class PegService:
             parent=ports.view,
             broadcasts=self._broadcasts,
         )
+        self.covenants = self._make_covenants()
         self._digests = DigestWatch(setup.parameters.byzantine_tolerated)
         self._wake = asyncio.Event()
         self._news = asyncio.Event()
@@ -99,6 +103,21 @@ class PegService:
         self._announced = 0
         self._waiting_since: tuple[OutPoint, int, int] | None = None
         self._said: OrderedDict[str, str] = OrderedDict()
+
+    def _make_covenants(self) -> CovenantClaims | None:
+        if self._ports.covenants is None:
+            return None
+        return CovenantClaims(
+            chain=self._setup.chain,
+            parameters=self._setup.parameters,
+            member=self._setup.member,
+            ledger=self.ledger,
+            parent=self._ports.view,
+            client=self._ports.client,
+            ports=self._ports.covenants,
+            send=lambda body, member: self._send(KIND_COVREG, body, member),
+            log_info=self._ports.log.info,
+        )
 
     # ---- fed by the node ----
 
@@ -119,10 +138,10 @@ class PegService:
         self._wake.set()
 
     def on_frame(self, kind: int, member: int, frame: bytes) -> None:
-        """Take a frame of kind 20 to 22 from an authenticated member.
+        """Take a frame of kind 19 to 22 from an authenticated member.
 
-        Kinds 18, 19 and 23 (records, covenant registrations, reserves signatures) belong to later
-        stages; their signature is checked and they are dropped.
+        Kinds 18 and 23 (records, reserves signatures) belong to later stages; their signature is
+        checked and they are dropped.
 
         Args:
             frame: body with its 64-byte signature.
@@ -133,6 +152,10 @@ class PegService:
         body = open_frame(self._setup.chain.genesis_hash, kind, frame, member=member, block_key=key)
         try:
             match kind:
+                case 19:
+                    if self.covenants is not None:
+                        self.covenants.hear(member, body)
+                        self._wake.set()
                 case 20:
                     self._sessions.receive(member, decode_pegsig(body), frame)
                     self._wake.set()
@@ -148,6 +171,40 @@ class PegService:
                     pass
         except InvalidEncoding as error:
             raise PeerFault(member, frame, f"peg frame {kind}: {error}") from error
+
+    def on_link(self, member: int, connected: bool) -> None:
+        """A link to a member came up or went down."""
+        if self.covenants is not None:
+            self.covenants.on_link(member, connected)
+            self._wake.set()
+
+    def register_covenant(self, terms: CovenantTerms) -> dict[str, Any]:
+        """Take a user's covenant registration and pass it on; it as JSON.
+
+        Raises:
+            InvalidEncoding: the price is too high.
+            Unavailable: no room, or this member claims nothing for others.
+        """
+        covenants = self._covenants()
+        claim_script = covenants.register(terms)
+        self._wake.set()
+        address = covenants.address_script(claim_script)
+        return {**(covenants.describe(claim_script) or {}), "deposit_script": address.hex()}
+
+    def covenant(self, script: bytes) -> dict[str, Any] | None:
+        """A registration with its deposits, by claim script or deposit script, as JSON.
+
+        Raises:
+            Unavailable: this member claims nothing for others.
+        """
+        covenants = self._covenants()
+        claim_script = covenants.find(script)
+        return None if claim_script is None else covenants.describe(claim_script)
+
+    def _covenants(self) -> CovenantClaims:
+        if self.covenants is None:
+            raise Unavailable("this member claims nothing for others")
+        return self.covenants
 
     def approve_record(self, data: bytes) -> str:
         """Remember the operator's approval of a record, or of a RESET to a block hash.
@@ -236,6 +293,7 @@ class PegService:
             await self._sign_and_send()
             if moved:
                 await self._rebroadcast()
+            await self._serve_covenants()
             self._say("peg waits", "")
         except (Unavailable, BitcoindError) as error:
             self._parent_moved = self._parent_moved or moved
@@ -297,6 +355,13 @@ class PegService:
         moved = self._parent_moved or (healthy and not self._was_healthy)
         self._parent_moved, self._was_healthy = False, healthy
         return moved
+
+    async def _serve_covenants(self) -> None:
+        if self.covenants is None:
+            return
+        self.covenants.tell()
+        if await self.covenants.advance():
+            self._wake.set()
 
     def _on_view(self, view: PegView) -> None:
         self._digests.compute(view.height, view.digest)

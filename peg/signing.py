@@ -17,6 +17,7 @@ from sidechain.errors import InvalidEncoding, InvariantError, PeerFault
 from sidechain.primitives.encoding import Reader, le32
 from sidechain.primitives.transaction import OutPoint
 
+KIND_COVREG = 19
 KIND_PEGSIG = 20
 KIND_PEGWANT = 21
 KIND_PEGSTATE = 22

@@ -59,8 +59,8 @@ class FrameKind(IntEnum):
     REPORTSIG = 23
 
 
-# PEGWANT and PEGSTATE: the figures of N15 (64 and 36) are without the 64-byte member signature
-# that the same rule puts at the end of these frames.
+# COVREG, PEGWANT and PEGSTATE: the figures of N15 (128, 64 and 36) are without the 64-byte member
+# signature that the same rule puts at the end of these frames.
 FRAME_LIMITS_BYTES: Final[dict[int, int]] = {
     FrameKind.VOTE: 110,
     FrameKind.PROPOSAL: 1_600,
@@ -80,7 +80,7 @@ FRAME_LIMITS_BYTES: Final[dict[int, int]] = {
     FrameKind.TXGET: 2_049,
     FrameKind.TX: 400_000,
     FrameKind.RECORD: 256,
-    FrameKind.COVREG: 128,
+    FrameKind.COVREG: 128 + 64,
     FrameKind.PEGSIG: 65_536,
     FrameKind.PEGWANT: 64 + 64,
     FrameKind.PEGSTATE: 36 + 64,

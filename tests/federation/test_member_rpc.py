@@ -16,6 +16,7 @@ from peg.bitcoind import BitcoindError
 from peg.parent_view import ParentView
 from sidechain.api.registry import Registry, RpcError
 from sidechain.errors import InvalidEncoding, Unavailable
+from sidechain.wallet.covenant import CovenantTerms
 from tests.federation.engine_world import Process, World, run_virtual
 
 BURN = "ab" * 32 + ":1"
@@ -62,6 +63,16 @@ class Peg:
             raise InvalidEncoding("record", "neither a record nor a block hash")
         self.approved.append(data)
         return "name"
+
+    def register_covenant(self, terms: CovenantTerms) -> dict[str, Any]:
+        if terms.max_fee_sats > 4_999:
+            raise InvalidEncoding("covenant", "max_fee may be 4999 sat at most")
+        return {"deposit_script": "0020" + "ab" * 32, "max_fee_sats": terms.max_fee_sats}
+
+    def covenant(self, script: bytes) -> dict[str, Any] | None:
+        if self.failure:
+            raise self.failure
+        return {"deposits": []} if script == b"\x51" else None
 
     async def sign_trial_spend(self, place: Any) -> tuple[bytes, bytes]:
         if self.failure:
@@ -278,3 +289,23 @@ def test_resume_when_the_member_waits_then_votes_from_there(tmp_path: Path) -> N
         await world.close()
 
     run_virtual(story())
+
+
+async def test_covenants_when_registered_or_asked_then_answered_or_refused(tmp_path: Path) -> None:
+    rpc = Rpc((await world_of(tmp_path)).processes[0])
+    program = "0014" + "ab" * 20
+    reply = await rpc.call("registercovenant", program, 2_000)
+    assert reply["address"].startswith("bcrt1q") and reply["max_fee_sats"] == 2_000
+    for words, text in (
+        ((program, 5_000), "-8 max_fee may be 4999 sat at most"),
+        ((program, 0), "-8 max_fee_sats is not a whole number"),
+        ((program, True), "-8 max_fee_sats is not a whole number"),
+        (("76a914" + "ab" * 20 + "88ac", 5), "-8 coins can go to P2WPKH, P2WSH and P2TR alone"),
+        (("xy", 5), "-8 program is not hex"),
+        ((program, 5, "ab"), "-8 the internal key is not 32 bytes"),
+    ):
+        assert (await rpc.refusal("registercovenant", *words)).startswith(text)
+    assert await rpc.call("getcovenant", "51") == {"deposits": []}
+    assert await rpc.refusal("getcovenant", "52") == "-5 this member knows no such registration"
+    rpc.peg.failure = Unavailable("this member claims nothing for others")
+    assert (await rpc.refusal("getcovenant", "52")).startswith("-28")

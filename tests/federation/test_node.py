@@ -20,8 +20,9 @@ from federation.consensus.events import StartMode
 from federation.engine import Engine, Halted
 from federation.founding import MemberPorts, found_federation
 from federation.member_folder import MemberFolder
-from federation.node import CannotStart, Node, StartOptions, open_node, stored_blocks
+from federation.node import CannotStart, Node, StartOptions, open_node
 from federation.signer import SignerFailed
+from federation.start import stored_blocks
 from federation.wal import BlockFiles, JournalLocked
 from peg.parameters import LOCAL
 from sidechain.api.client import RpcClient, RpcError

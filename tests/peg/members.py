@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from peg.commitments import Commitment
+from peg.covenant_claims import CovenantPorts
 from peg.fedscript import key_tweak
 from peg.parameters import LOCAL, PegParameters
 from peg.payments import Payment, check_payment
@@ -15,7 +16,8 @@ from sidechain.crypto.keys import ecdsa_sign, public_key, schnorr_sign, tweak_ad
 from sidechain.errors import InvariantError
 from sidechain.params import ChainParams
 from sidechain.primitives.block import Block
-from sidechain.primitives.transaction import Transaction
+from sidechain.primitives.transaction import OutPoint, Transaction
+from sidechain.validation.pegins import FedpegPair
 from tests.peg.world import (
     PARAMETER_HASH,
     Bitcoin,
@@ -67,6 +69,43 @@ class TestJournal:
         return len(self.bodies)
 
 
+@dataclass(slots=True)
+class TestCovenantStore:
+    """A member's file of registrations, in memory."""
+
+    __test__ = False
+    records: list[tuple[int, bytes]] = field(default_factory=list)
+
+    def append(self, kind: int, body: bytes) -> int:
+        self.records.append((kind, body))
+        return len(self.records)
+
+
+@dataclass(slots=True)
+class TestMempool:
+    """One member's door to the mempool that all share; remembers who brought what."""
+
+    __test__ = False
+    member: int
+    world: "PegWorld"
+    refuse_with: str = ""
+    rate: int = 1_000
+
+    def rate_sats_per_kvb(self) -> int:
+        return self.rate
+
+    def spender(self, outpoint: OutPoint) -> bytes | None:
+        held = self.world.claims.get(outpoint)
+        return None if held is None else held.txid
+
+    async def submit(self, transaction: Transaction) -> str:
+        if self.refuse_with:
+            return self.refuse_with
+        self.world.claimed_by.append(self.member)
+        self.world.claims[transaction.inputs[0].prevout] = transaction
+        return ""
+
+
 class TestLog:
     """Keeps what was logged."""
 
@@ -115,12 +154,17 @@ class PegWorld:
         self.script = federation(parameters)
         self.params: ChainParams = sidechain_params(self.script)
         self.bitcoin: Any = Bitcoin() if bitcoin is None else bitcoin
+        self.valid_scripts = (FedpegPair(self.script.program, self.script.script),)
         self.side = Sidechain(self.params, self.script, parameters)
         self.frames: list[tuple[int, int, int, bytes]] = []
         self.online = set(range(parameters.n))
         self.journals = [TestJournal() for _ in range(parameters.n)]
         self.signers = [TestSigner(i, self.params.genesis_hash) for i in range(parameters.n)]
         self.logs = [TestLog() for _ in range(parameters.n)]
+        self.covenant_stores = [TestCovenantStore() for _ in range(parameters.n)]
+        self.mempools = [TestMempool(i, self) for i in range(parameters.n)]
+        self.claims: dict[OutPoint, Transaction] = {}
+        self.claimed_by: list[int] = []
         self.healthy = True
         self.halted: set[int] = set()
         self.services = [self.service(member) for member in range(parameters.n)]
@@ -146,6 +190,12 @@ class PegWorld:
             journal=self.journals[member],
             journal_bodies=tuple(self.journals[member].bodies),
             log=self.logs[member],
+            covenants=CovenantPorts(
+                store=self.covenant_stores[member],
+                records=tuple(self.covenant_stores[member].records),
+                mempool=self.mempools[member],
+                valid_scripts=lambda: self.valid_scripts,
+            ),
             is_halted=lambda: member in self.halted,
         )
         return PegService(setup, ports)
@@ -153,6 +203,7 @@ class PegWorld:
     async def restart(self, member: int, *, wipe: bool = False) -> PegService:
         """Replace a member's service; with `wipe` its peg journal is lost too."""
         if wipe:
+            self.covenant_stores[member] = TestCovenantStore()
             self.journals[member] = TestJournal()
         self.services[member] = self.service(member)
         self.services[member].load(self.side.blocks)
@@ -191,6 +242,13 @@ class PegWorld:
         self.final(block)
         await self.settle()
         return block
+
+    def connect(self) -> None:
+        """All members that are online have links to each other."""
+        for member in self.online:
+            for other in range(self.parameters.n):
+                if other != member:
+                    self.services[member].on_link(other, other in self.online)
 
     async def settle(self) -> None:
         """Run every member and deliver frames until nothing more happens."""
