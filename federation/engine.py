@@ -38,6 +38,10 @@ from sidechain.errors import InvalidBlock, InvariantError
 from sidechain.primitives.block import Block
 
 TICK_MS: Final = 1_000
+TURN_MS: Final = 4
+"""How long the engine works through its inbox before the rest of the process has its turn."""
+TURN_MAX: Final = 256
+"""The same in things done."""
 DECISIONS_KEPT_MAX: Final = 10_000
 ALARMS_KEPT_MAX: Final = 50
 OWN_BLOCKS_LOOKED_AT: Final = 100
@@ -202,7 +206,14 @@ class Engine:
         self.has_started.set()
         self._tick()
         while True:
-            self._do(await self._inbox.get())
+            work: Work | None = await self._inbox.get()
+            turn_ends_ms = self._now() + TURN_MS
+            for _ in range(TURN_MAX):
+                if work is None:
+                    break
+                self._do(work)
+                # What is sent in one turn leaves each link in one piece.
+                work = self._inbox.get_now() if self._now() < turn_ends_ms else None
             self._finals.send_more()
             await asyncio.sleep(0)  # a queue that is not empty never gives way by itself
 

@@ -5,7 +5,16 @@ import asyncio
 import pytest
 
 from federation.consensus.events import Timer, TimerFired, TimerKind
-from federation.inbox import BYTES_HIGH, FRAMES_HIGH, FRAMES_MAX, Frame, Inbox, LinkNews
+from federation.inbox import (
+    BYTES_HIGH,
+    FRAMES_HIGH,
+    FRAMES_MAX,
+    GOSSIP_EVERY,
+    GOSSIP_FRAMES_HIGH,
+    Frame,
+    Inbox,
+    LinkNews,
+)
 from federation.rate_limits import RequestBudget
 from federation.timers import EngineTimers
 from tests.federation.engine_world import run_virtual
@@ -36,6 +45,60 @@ async def test_acts_when_they_never_end_then_frames_still_get_their_turn() -> No
     inbox.put_frame(1, 6, b"a")
     inbox.put_frame(1, 6, b"b")
     assert await take(inbox, 5) == [acts[0], (1, b"a"), acts[1], (1, b"b"), acts[2]]
+
+
+async def test_transactions_when_there_are_many_then_votes_behind_them_come_first() -> None:
+    inbox = Inbox()
+    for number in range(50):
+        inbox.put_frame(1, 17, b"%d" % number)
+    inbox.put_frame(1, 1, b"vote")
+    inbox.put_frame(2, 6, b"status")
+    assert await take(inbox, 3) == [(1, b"vote"), (2, b"status"), (1, b"0")]
+
+
+async def test_transactions_when_agreement_never_ends_then_they_get_a_turn_all_the_same() -> None:
+    inbox = Inbox()
+    inbox.put_frame(1, 15, b"news")
+    for _ in range(3 * GOSSIP_EVERY):
+        inbox.put_frame(2, 6, b"status")
+        inbox.post(lambda: None)
+    assert (1, b"news") in await take(inbox, GOSSIP_EVERY + 1)
+
+
+async def test_room_when_transactions_wait_then_more_is_read_until_there_are_very_many() -> None:
+    """A vote that comes over the link behind them must be read."""
+    inbox = Inbox()
+    for _ in range(GOSSIP_FRAMES_HIGH - 1):
+        inbox.put_frame(1, 15, b"")
+    await inbox.wait_for_room(1)
+    inbox.put_frame(1, 15, b"")
+    waiting = asyncio.ensure_future(inbox.wait_for_room(1))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    await take(inbox, 1)
+    await waiting
+
+
+async def test_transactions_when_their_link_is_down_then_forgotten() -> None:
+    inbox = Inbox()
+    for member in (1, 2):
+        for _ in range(GOSSIP_FRAMES_HIGH):
+            inbox.put_frame(member, 15, b"%d" % member)
+    inbox.put_frame(1, 1, b"vote")
+    inbox.put_link(1, False)
+    inbox.put_link(1, True)
+    await inbox.wait_for_room(1)
+    inbox.put_frame(1, 15, b"new")
+    last = [(1, b"vote"), LinkNews(1, False), LinkNews(1, True), (2, b"2"), (1, b"new"), (2, b"2")]
+    assert await take(inbox, 6) == last
+
+
+def test_get_now_when_empty_then_nothing() -> None:
+    inbox = Inbox()
+    assert inbox.get_now() is None
+    inbox.put_frame(1, 15, b"news")
+    assert inbox.get_now() == Frame(member=1, kind=15, body=b"news")
+    assert inbox.get_now() is None
 
 
 async def test_link_news_when_put_in_then_behind_the_frames_of_that_link() -> None:
