@@ -5,8 +5,6 @@ to two k-signed blocks if the precommit were the block signature; the real core 
 decided.
 """
 
-import pytest
-
 from federation.consensus.driver import Driver
 from federation.consensus.events import TimerKind
 from federation.consensus.votes import Certificate, Proposal, VoteType
@@ -190,23 +188,34 @@ def play_second(driver_class: type[Driver]) -> tuple[Stage, bytes, bytes]:
     return stage, hash_v, hash_w
 
 
-SCHEDULES = {"first": play_first, "second": play_second}
-
-
-@pytest.mark.parametrize("schedule", SCHEDULES)
-def test_c36_fork_schedule_with_the_real_core_signs_only_the_decided_block(schedule: str) -> None:
-    """Only w can reach three block signatures."""
-    stage, hash_v, hash_w = SCHEDULES[schedule](Driver)
+def only_the_decided_block_is_signed(stage: Stage, hash_v: bytes, hash_w: bytes) -> None:
+    """Only w can reach three block signatures; D makes the third."""
     assert stage.signers(hash_v) == ""
-    assert len(stage.signers(hash_w)) == 2  # and D makes three
+    assert len(stage.signers(hash_w)) == 2
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES)
-def test_fork_schedule_with_signatures_at_precommit_forks(schedule: str) -> None:
-    """B1: both v and w reach three block signatures, D's included."""
-    stage, hash_v, hash_w = SCHEDULES[schedule](VARIANTS["B1"])
+def both_blocks_are_signed(stage: Stage, hash_v: bytes, hash_w: bytes) -> None:
+    """B1: v and w reach three block signatures, D's included."""
     assert len(stage.signers(hash_v)) >= 2
     assert len(stage.signers(hash_w)) >= 2
+
+
+def test_fork_by_adding_signatures_schedule_i() -> None:
+    """C36: (i) as in consensus:10.1.1."""
+    only_the_decided_block_is_signed(*play_first(Driver))
+
+
+def test_fork_by_adding_signatures_schedule_i_forks_with_b1() -> None:
+    both_blocks_are_signed(*play_first(VARIANTS["B1"]))
+
+
+def test_fork_by_adding_signatures_schedule_ii() -> None:
+    """C36: (ii) as in consensus:10.1.1, and of incidents, section 4."""
+    only_the_decided_block_is_signed(*play_second(Driver))
+
+
+def test_fork_by_adding_signatures_schedule_ii_forks_with_b1() -> None:
+    both_blocks_are_signed(*play_second(VARIANTS["B1"]))
 
 
 def test_members_who_missed_the_decision_follow_it_to_the_same_block() -> None:
