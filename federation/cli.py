@@ -14,6 +14,7 @@ import click
 from federation import (
     bench,
     cli_asset,
+    cli_fault,
     cli_load,
     cli_local,
     cli_peg,
@@ -49,6 +50,7 @@ cli_local.register(program)
 cli_pset.register(cli_wallet.register(program))
 cli_asset.register(program)
 cli_peg.register(program)
+cli_fault.register(program)
 cli_proofs.register(program)
 bench.register(program)
 cli_load.register(program)

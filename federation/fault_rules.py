@@ -144,12 +144,18 @@ class FaultTable:
         self._faults[fault.id] = fault
 
     def end(self, fault_id: str | None = None) -> int:
-        """End one fault, or all without an id; how many there were."""
-        if fault_id is None:
-            count = len(self._faults)
-            self._faults.clear()
-            return count
-        return 1 if self._faults.pop(fault_id, None) is not None else 0
+        """End one fault, or all without an id; how many there were.
+
+        An id also stands for the parts of one fault: ID for ID.out and ID.in.
+        """
+        gone = [
+            name
+            for name in self._faults
+            if fault_id is None or name == fault_id or name.startswith(f"{fault_id}.")
+        ]
+        for name in gone:
+            del self._faults[name]
+        return len(gone)
 
     def active(self, now_ms: int) -> tuple[MemberFault, ...]:
         """Those in force, oldest first; forgets those that are over."""
@@ -159,11 +165,11 @@ class FaultTable:
         return tuple(self._faults.values())
 
     def disconnects(self, peer: int, now_ms: int) -> bool:
-        """Whether there may be no link to a peer."""
-        return any(
-            fault.kind is FaultKind.DISCONNECT
-            or (fault.kind is FaultKind.PARTITION and fault.outgoing and fault.incoming)
-            for fault in self._of(peer, now_ms)
+        """Whether there may be no link to a peer: it is cut, or both its ways are lost."""
+        faults = self._of(peer, now_ms)
+        lost = [fault for fault in faults if fault.kind is FaultKind.PARTITION]
+        return any(fault.kind is FaultKind.DISCONNECT for fault in faults) or (
+            any(fault.outgoing for fault in lost) and any(fault.incoming for fault in lost)
         )
 
     def loses_incoming(self, peer: int, now_ms: int) -> bool:

@@ -367,7 +367,7 @@ class LocalFederation:
         child = self.running().get(WALLET)
         if child is None:
             self.folder.wallet.mkdir(mode=0o700, exist_ok=True)
-            child = self._spawn_module(
+            child = self.spawn_module(
                 WALLET, "federation.wallet_process", ["--data", str(self.folder.path)]
             )
         async with self.wallet_client(state, timeout_s=10) as client:
@@ -403,7 +403,7 @@ class LocalFederation:
             arguments += ["--second-validation"] * state.second_validation
             arguments += ["--allow-faults"] * state.allow_faults
             arguments += ["--restored"] * restored
-            children[member.name] = self._spawn_module(member.name, "federation.member", arguments)
+            children[member.name] = self.spawn_module(member.name, "federation.member", arguments)
         await all_of(self._until_member_answers(m, children[m.name]) for m in members)
         return tuple(member.name for member in started)
 
@@ -450,14 +450,17 @@ class LocalFederation:
 
     # ---- helpers ----
 
-    def _spawn_module(self, name: str, module: str, arguments: Sequence[str]) -> ChildProcess:
+    def spawn_module(
+        self, name: str, module: str, arguments: Sequence[str], output: Path | None = None
+    ) -> ChildProcess:
+        """Start a Python program of ours as a process of this federation."""
         root = str(Path(__file__).resolve().parent.parent)
         inherited = os.environ.get("PYTHONPATH")
         return spawn(
             name,
             [sys.executable, "-m", module, *arguments],
             data=self.folder.path,
-            output=self.folder.output(name),
+            output=output or self.folder.output(name),
             variables={"PYTHONPATH": f"{root}{os.pathsep}{inherited}" if inherited else root},
         )
 

@@ -34,6 +34,10 @@ class LocalError(Exception):
     """A command about a local federation cannot be carried out; the text is for its user."""
 
 
+class FolderBusy(LocalError):
+    """Another command is starting or stopping processes of the folder."""
+
+
 class Stage(StrEnum):
     """How far the founding ceremony has come."""
 
@@ -207,7 +211,7 @@ class LocalFolder:
         """Keep every other command from starting or stopping processes here meanwhile.
 
         Raises:
-            LocalError: another command is doing so now, or the folder cannot be used.
+            FolderBusy: another command is doing so now. LocalError: the folder cannot be used.
         """
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
         try:
@@ -221,7 +225,7 @@ class LocalFolder:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
-                raise LocalError(
+                raise FolderBusy(
                     f"another fedpeg command is starting or stopping {self.path} right now: "
                     "wait until it has ended"
                 ) from error

@@ -12,12 +12,13 @@ import time
 from collections import deque
 from typing import Any, Final
 
-from federation.fault_rules import FaultTable, InvalidFault, MemberFault
+from federation.fault_rules import FaultKind, FaultTable, InvalidFault, MemberFault
 from federation.frames import KIND_HELLO
 from federation.link import Link, LinkOptions
 from federation.peers import PeerNetwork
 from federation.start import CannotStart, NodeSeams, monotonic_ms
 from sidechain.api.registry import INVALID_PARAMETER, Registry, RpcError
+from sidechain.chain import Chain
 from sidechain.params import BITCOIN_REGTEST_GENESIS_HASH, ChainParams
 
 CUT: Final = "cut by a fault"
@@ -104,8 +105,8 @@ class FaultyNetwork(PeerNetwork):
         """
         now_ms = monotonic_ms()
         self.faults.add(fault, now_ms)
-        for peer in sorted(self.connected):
-            if peer in fault.peers and self.faults.disconnects(peer, now_ms):
+        if fault.kind is FaultKind.DISCONNECT:
+            for peer in sorted(self.connected & fault.peers):
                 self.drop(peer, CUT)
 
     async def close(self) -> None:
@@ -150,9 +151,8 @@ class FaultyNetwork(PeerNetwork):
 class FaultMethods:
     """The admin calls of `fedpeg fault`."""
 
-    def __init__(self, network: FaultyNetwork, params: ChainParams) -> None:
+    def __init__(self, network: FaultyNetwork) -> None:
         self._network = network
-        self._params = params
 
     def register(self, registry: Registry) -> None:
         """Offer the methods."""
@@ -201,10 +201,10 @@ def faulty_seams() -> NodeSeams:
     def make_network(**parts: Any) -> PeerNetwork:
         return FaultyNetwork(faults, **parts)
 
-    def register(registry: Registry, network: PeerNetwork, params: ChainParams) -> None:
+    def register(registry: Registry, network: PeerNetwork, _: Chain) -> None:
         if not isinstance(network, FaultyNetwork):
             raise CannotStart("--allow-faults needs the network it brings")
-        FaultMethods(network, params).register(registry)
+        FaultMethods(network).register(registry)
 
     return NodeSeams(
         network=make_network, wall_clock_s=wall_clock_s, register=register, check=check_regtest

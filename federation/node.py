@@ -417,7 +417,7 @@ class Node:
             started_ms=monotonic_ms(),
             esplora_url=lambda: self._esplora.url,
         ).register(self._registry)
-        self._parts.seams.register(self._registry, self._network, self._chain.params)
+        self._parts.seams.register(self._registry, self._network, self._chain)
 
     def _on_rpc_fault(self, error: BaseException) -> None:
         self._log.error("rpc_fault", error=repr(error))

@@ -88,6 +88,24 @@ def is_running(child: ChildProcess) -> bool:
     return _start_time(child.pid) == child.started
 
 
+def is_frozen(child: ChildProcess) -> bool:
+    """Whether this process is stopped by a signal and waits for SIGCONT."""
+    try:
+        text = Path(f"/proc/{child.pid}/stat").read_text()
+    except OSError:
+        return False
+    return text[text.rindex(")") + 2] in "Tt"
+
+
+def command_line(child: ChildProcess) -> tuple[str, ...]:
+    """The words a process was started with; none when it has ended."""
+    try:
+        data = Path(f"/proc/{child.pid}/cmdline").read_bytes()
+    except OSError:
+        return ()
+    return tuple(word.decode(errors="replace") for word in data.split(b"\0")[:-1])
+
+
 def send_signal(child: ChildProcess, signal_number: int) -> bool:
     """Signal exactly this process; False when it has ended."""
     try:

@@ -30,6 +30,7 @@ from federation.wal import (
 )
 from peg.fedscript import FedScript
 from sidechain.api.registry import Registry
+from sidechain.chain import Chain
 from sidechain.errors import Invalid
 from sidechain.params import ChainParams
 
@@ -68,13 +69,13 @@ class NodeSeams:
     Attributes:
         network: makes the links, with the arguments of PeerNetwork.
         wall_clock_s: the wall clock that block times and ages are judged by.
-        register: offers more RPC methods, given registry, network and chain parameters.
+        register: offers more RPC methods, given registry, network and chain.
         check: raises CannotStart where such a member must not run.
     """
 
     network: Callable[..., PeerNetwork] = PeerNetwork
     wall_clock_s: Callable[[], int] = unix_time_s
-    register: Callable[[Registry, PeerNetwork, ChainParams], None] = _leave_alone
+    register: Callable[[Registry, PeerNetwork, Chain], None] = _leave_alone
     check: Callable[[ChainParams], None] = _leave_alone
 
 

@@ -78,6 +78,9 @@ def test_partition_when_one_way_then_only_that_way_is_lost_and_links_stay() -> N
     both = table(fault(kind="partition", outgoing=True, incoming=True))
     assert both.loses_incoming(2, 1_000) and both.disconnects(2, 1_000)
     assert not both.disconnects(0, 1_000)
+    faults.add(fault(id="f.in", kind="partition", incoming=True, peers=[2]), 1_000)
+    assert faults.disconnects(2, 1_000) and not faults.disconnects(1, 1_000)
+    assert faults.end("f") == 2
 
 
 def test_drop_when_in_percent_then_that_many_of_a_hundred_dice() -> None:

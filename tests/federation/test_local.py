@@ -123,7 +123,7 @@ async def test_members_when_started_then_told_how_to_run(
     async def answers(*_: object) -> None:
         return
 
-    monkeypatch.setattr(LocalFederation, "_spawn_module", spawn_module)
+    monkeypatch.setattr(LocalFederation, "spawn_module", spawn_module)
     monkeypatch.setattr(LocalFederation, "_until_member_answers", answers)
     await LocalFederation(tmp_path, quiet).start_members(["m0", "m1"], restored=restored)
     assert len(started) == 2
