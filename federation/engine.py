@@ -15,23 +15,20 @@ from typing import Final
 from federation.certificates import CertificateArchive
 from federation.consensus import effects as fx
 from federation.consensus import events as ev
-from federation.consensus.messages import Answer, Message, encode_message
+from federation.consensus.messages import Message, encode_message
 from federation.consensus.records import (
     JournalRecord,
     Mode,
     Override,
     OverrideAction,
-    Resume,
-    Seen,
-    encode_record,
 )
 from federation.consensus.votes import BlockMessage, Certificate, VoteType
 from federation.engine_parts import EngineParts
 from federation.final_blocks import FRAME_OVERHEAD_BYTES, FinalBlocks
 from federation.inbox import Frame, Inbox, LinkNews, Work
 from federation.incoming import IncomingMessages
+from federation.own_signatures import OwnSignatures
 from federation.round_log import RoundLog
-from federation.signer import SignerRefused
 from federation.timers import EngineTimers
 from federation.wal import Verdict as JournalVerdict
 from sidechain.errors import InvalidBlock, InvariantError
@@ -70,6 +67,7 @@ class Engine:
             parts.now_ms, fire=lambda event: self.post(lambda: self._feed(event)), post=self.post
         )
         self._finals = FinalBlocks(parts, feed=self._feed, post=self.post)
+        self._signatures = OwnSignatures(parts, feed=self._feed, send=self._send)
         self._incoming: IncomingMessages | None = None
         self._archive = CertificateArchive(
             parts.journal,
@@ -113,6 +111,19 @@ class Engine:
     async def wait_for_room(self, member: int) -> None:
         """Return once more frames of a member may be read (C96)."""
         await self._inbox.wait_for_room(member)
+
+    def signer_is_back(self, restore: Callable[[], None]) -> None:
+        """Go on with a signer that did not answer for a while.
+
+        Args:
+            restore: takes the new connection in use; what it raises ends the engine (R6).
+        """
+
+        def act() -> None:
+            restore()
+            self._signatures.go_on()
+
+        self.post(act)
 
     def work_available(self) -> None:
         """Something may be there to put into a block (C20a)."""
@@ -281,9 +292,9 @@ class Engine:
             case fx.PersistBlock(block_hash, data):
                 parts.block_files.save(block_hash, data)
             case fx.SignVote():
-                return self._sign_vote(effect)
+                return self._signatures.sign_vote(effect)
             case fx.SignBlock():
-                return self._sign_block(effect)
+                return self._signatures.sign_block(effect)
             case fx.Broadcast(message):
                 if isinstance(message, Certificate):
                     self._learn_decision(message)
@@ -293,7 +304,7 @@ class Engine:
             case fx.SendFinal(to, from_height, count):
                 self._finals.offer(to, from_height, count)
             case fx.SendAnswer():
-                self._send_answer(effect)
+                self._signatures.answer(effect)
             case fx.LookUpCertificate(to, request):
                 self._archive.answer(to, request)
             case fx.CatchUp(peer, height):
@@ -325,39 +336,10 @@ class Engine:
 
     def _persist(self, records: tuple[JournalRecord, ...]) -> None:
         """Append and sync; the signer's own bound moves first, so that a crash leaves it lower."""
-        for record in records:
-            match record:
-                case Resume(height):
-                    self._parts.signer.refuse_below(height)
-                case Override(action=OverrideAction.RESUME, height=height):
-                    self._parts.signer.resume_at(height)
-                case Override(action=OverrideAction.UNHALT):
-                    self._parts.signer.unhalt()
-        last_synced = max((i for i, r in enumerate(records) if not isinstance(r, Seen)), default=-1)
-        for i, record in enumerate(records):
-            kind, body = encode_record(record)
-            self._parts.journal.append(kind, body, sync=i == last_synced)
+        self._signatures.move_bounds(records)
+        for kind, body, sync in self._signatures.to_journal(records):
+            self._parts.journal.append(kind, body, sync=sync)
         self._archive.note(records)
-
-    def _sign_vote(self, order: fx.SignVote) -> ev.Event | None:
-        try:
-            signed = self._parts.signer.sign_vote(order.vote, order.certificate)
-        except SignerRefused:
-            if order.again:
-                return None  # the guard knows only its newest position
-            raise
-        return ev.VoteSigned(now_ms=self._now(), vote=signed)
-
-    def _sign_block(self, order: fx.SignBlock) -> ev.Event | None:
-        try:
-            signature = self._parts.signer.sign_block_hash(
-                order.height, order.block_hash, order.certificate
-            )
-        except SignerRefused:
-            if order.again:
-                return None
-            raise
-        return ev.BlockSigned(now_ms=self._now(), signature=signature)
 
     def _send(self, to: int, message: Message) -> None:
         network = self._parts.network
@@ -381,25 +363,6 @@ class Engine:
             # Nothing that was signed rests on this file: say so and go on.
             self.raise_alarm(f"evidence could not be written: {error}")
             self._log.error("evidence", alarm=True, **facts)
-
-    def _send_answer(self, order: fx.SendAnswer) -> None:
-        """Prove what is known with the final block's header, else with the certificate (C71)."""
-        proof: bytes | Certificate | None = None
-        if 0 < order.known <= self._chain.tip_height:
-            proof = self._chain.header(order.known).serialize()
-        elif order.known:
-            proof = order.certificate
-        answer = Answer(
-            known=order.known,
-            known_hash=order.known_hash,
-            abstaining=order.abstaining,
-            answerer_key=bytes(32),
-            signature=bytes(64),
-            proof=proof,
-            seen=order.seen,
-        )
-        signed = self._parts.signer.sign_rollcall_answer(answer, order.asker_key, order.nonce)
-        self._send(order.to, signed)
 
     # -- blocks
 
@@ -470,8 +433,7 @@ class Engine:
         self._rounds.begin_height()
         self._timers.drop_below(height)
         if parts.journal.needs_rotation:
-            _, body = encode_record(self._driver.base_record())
-            parts.journal.rotate(body)
+            parts.journal.rotate(self._signatures.base(self._driver.base_record()))
             self._archive.drop_old(height)
         work_due = parts.production.is_work_due()
         self._work_announced = height if work_due else 0

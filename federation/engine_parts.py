@@ -12,7 +12,7 @@ from federation.consensus.records import Mode
 from federation.evidence_store import EvidenceStore
 from federation.peers import EventLog
 from federation.production import BlockProduction
-from federation.signer import Signer
+from federation.signer_port import MemberSigner
 from federation.verification import MessageVerifier
 from federation.wal import BlockFiles, Journal
 from sidechain.chain import Chain
@@ -75,7 +75,7 @@ class EngineParts:
     driver: Driver
     journal: Journal
     block_files: BlockFiles
-    signer: Signer
+    signer: MemberSigner
     network: MemberNetwork
     verifier: MessageVerifier
     production: BlockProduction

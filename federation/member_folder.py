@@ -183,6 +183,21 @@ class MemberFolder:
         return self.path / "signer" / "guard"
 
     @property
+    def pin(self) -> Path:
+        """Where a signer process goes on to follow headers (R1)."""
+        return self.path / "signer" / "pin"
+
+    @property
+    def signer_socket(self) -> Path:
+        """Where a signer process listens."""
+        return self.path / "signer" / "socket"
+
+    @property
+    def signer_log(self) -> Path:
+        """JSON lines of a signer process."""
+        return self.path / "signer" / "log.jsonl"
+
+    @property
     def approved(self) -> Path:
         """Operator approvals (N23)."""
         return self.path / "approved"

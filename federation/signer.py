@@ -15,7 +15,7 @@ from enum import Enum
 from pathlib import Path
 
 from federation.consensus.encoding import NIL, peg_frame_digest
-from federation.consensus.messages import Answer
+from federation.consensus.messages import ROLLCALL_TAG, Answer
 from federation.consensus.votes import (
     BlockSignature,
     Certificate,
@@ -27,6 +27,8 @@ from federation.files import FileLayer, read_secret
 from federation.members import MemberSet
 from federation.secret_key import SecretKey, SigningKey
 from federation.signer_guard import Guard, GuardDamaged, load_guard, save_guard
+from federation.signer_messages import AnswerOrder
+from federation.signer_port import SignerFailed, SignerRefused
 from federation.verification import MessageVerifier
 from peg.fedscript import FedScript, key_tweak
 from peg.payments import Payment, check_payment
@@ -34,20 +36,18 @@ from sidechain.crypto.hashes import tagged_hash
 from sidechain.crypto.keys import der_to_compact
 from sidechain.errors import InvalidEncoding
 
+__all__ = [
+    "GuardStart",
+    "Signer",
+    "SignerFailed",
+    "SignerFiles",
+    "SignerRefused",
+    "public_key_of",
+    "start_guard",
+]
+
 MESSAGE_TAGS = frozenset(["fedpeg/msg", "fedpeg/pause", "fedpeg/reserves"])
 PEG_FRAME_KINDS = range(18, 24)
-
-
-class SignerRefused(Exception):
-    """The guard does not allow this signature; nothing was signed. `reason` says which rule."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
-
-
-class SignerFailed(Exception):
-    """Keys or guard cannot be used: missing, damaged, in use, or the disk refused (C40)."""
 
 
 class GuardStart(Enum):
@@ -129,7 +129,7 @@ class Signer:
             secrets = _read_key(files.block_key), _read_key(files.peg_key)
             files.guard.parent.mkdir(mode=0o700, exist_ok=True)
             lock = os.open(files.guard.parent, os.O_RDONLY | os.O_DIRECTORY)
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(lock, files.guard.parent)
             vote_key = secrets[0].public_key[1:]
             guard = start_guard(layer, files.guard, genesis, vote_key, start)
         except (OSError, GuardDamaged, InvalidEncoding) as error:
@@ -191,21 +191,14 @@ class Signer:
         return self._guard.block_signature
 
     @property
+    def has_failed(self) -> bool:
+        """Whether nothing is signed any more: closed, or the disk refused (C40)."""
+        return self._failed
+
+    @property
     def halted(self) -> bool:
         """Whether `halt` is in force."""
         return self._guard.halted
-
-    def is_ahead_of(self, position: tuple[int, int, int], block_signature_height: int) -> bool:
-        """Whether the guard knows of more than a journal that ends there (R6): it was rolled back.
-
-        Args:
-            position: highest voted (height, round, type) in the journal.
-            block_signature_height: highest BLOCKSIG height in it, 0 for none.
-        """
-        mine = self._guard.block_signature
-        return self._guard.position > position or (
-            mine is not None and mine[0] > block_signature_height
-        )
 
     # -- agreement
 
@@ -214,14 +207,34 @@ class Signer:
         self._members, self._params_root = members, params_root
         self._verifier.begin_height(members, params_root)
 
+    @property
+    def abstains(self) -> bool:
+        """Whether `abstain` is in force."""
+        return self._guard.abstains
+
+    @property
+    def vote_from(self) -> int:
+        """No vote is signed below this height."""
+        return self._guard.vote_from
+
+    def abstain(self) -> None:
+        """Sign no vote, over restarts, until a height to vote from is set (R6, C70).
+
+        Raises:
+            SignerFailed: the disk refused.
+        """
+        if not self._guard.abstains:
+            self._store(replace(self._guard, abstains=True))
+
     def refuse_below(self, height: int) -> None:
         """Sign no vote below this height, over restarts (C72). Never lowers the bound.
 
         Raises:
             SignerFailed: the disk refused.
         """
-        if height > self._guard.vote_from:
-            self._store(replace(self._guard, vote_from=height))
+        height = max(height, self._guard.vote_from)
+        if height > self._guard.vote_from or self._guard.abstains:
+            self._store(replace(self._guard, vote_from=height, abstains=False))
 
     def resume_at(self, height: int) -> None:
         """Sign votes from this height on: an operator's command, the only one that may lower the
@@ -230,8 +243,8 @@ class Signer:
         Raises:
             SignerFailed: the disk refused.
         """
-        if height != self._guard.vote_from:
-            self._store(replace(self._guard, vote_from=height))
+        if height != self._guard.vote_from or self._guard.abstains:
+            self._store(replace(self._guard, vote_from=height, abstains=False))
 
     def sign_vote(self, vote: Vote, certificate: Certificate | None) -> Vote:
         """Sign a vote; the same statement may be signed again.
@@ -298,10 +311,21 @@ class Signer:
         Raises:
             SignerFailed: the signer is closed or failed before.
         """
+        statement = AnswerOrder.of(answer, asker_key, nonce).encode()
+        return replace(
+            answer, answerer_key=self._vote_key, signature=self.sign_rollcall_statement(statement)
+        )
+
+    def sign_rollcall_statement(self, statement: bytes) -> bytes:
+        """BIP340 signature over what consensus:2.1 signs of an answer, behind the genesis hash.
+
+        Args:
+            statement: 110 bytes, asker key, nonce and the fields.
+        Raises:
+            SignerFailed: the signer is closed or failed before.
+        """
         self._check_usable(when_halted=True)
-        answer = replace(answer, answerer_key=self._vote_key)
-        digest = answer.digest(self._genesis, asker_key, nonce)
-        return replace(answer, signature=self._block_key.sign_schnorr(digest))
+        return self._block_key.sign_schnorr(tagged_hash(ROLLCALL_TAG, self._genesis + statement))
 
     # -- peg
 
@@ -381,6 +405,8 @@ class Signer:
         """The guard as it is after this vote; refuses what R2 and R3 refuse."""
         guard = self._guard
         position = (vote.height, vote.round, int(vote.type))
+        if guard.abstains:
+            raise SignerRefused("abstaining: what this key signed before is not known (R6)")
         if vote.height < guard.vote_from:
             raise SignerRefused(f"no vote below height {guard.vote_from} (C72)")
         if position <= guard.position:
@@ -433,6 +459,27 @@ class Signer:
         if self._members is None:
             raise SignerRefused("no height has begun")
         return self._members
+
+
+def _lock(descriptor: int, folder: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise SignerFailed(
+            f"{folder} is in use by another signer: two signers with one key are forbidden (R7)"
+        ) from None
+
+
+def public_key_of(path: Path) -> bytes:
+    """Public key of a key file, 33 bytes.
+
+    Raises:
+        SignerFailed: it is missing, open to others, or no key.
+    """
+    try:
+        return _read_key(path).public_key
+    except (OSError, InvalidEncoding) as error:
+        raise SignerFailed(f"cannot read a key: {error}") from error
 
 
 def _read_key(path: Path) -> SecretKey:

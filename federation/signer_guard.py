@@ -29,7 +29,7 @@ class Guard:
 
     `signed` are the vote digests of the current height, newest last: these may be signed again.
     `lock` is (height, round, block hash) of the last PRECOMMIT of a block. `counter` grows by one
-    with every new signature.
+    with every new signature. `abstains`: no vote at all until a height to vote from is set (R6).
     """
 
     genesis: bytes
@@ -41,6 +41,7 @@ class Guard:
     block_signature: tuple[int, bytes] | None = None
     vote_from: int = 0
     halted: bool = False
+    abstains: bool = False
 
     def with_vote(
         self, position: tuple[int, int, int], digest: bytes, lock: tuple[int, int, bytes] | None
@@ -101,6 +102,7 @@ def _to_json(guard: Guard) -> dict[str, Any]:
         "block_signature": [] if block is None else [block[0], block[1].hex()],
         "vote_from": guard.vote_from,
         "halted": int(guard.halted),
+        "abstains": int(guard.abstains),
     }
 
 
@@ -119,4 +121,6 @@ def _from_json(plain: dict[str, Any]) -> Guard:
         block_signature=(block[0], bytes.fromhex(block[1])) if block else None,
         vote_from=plain["vote_from"],
         halted=plain["halted"] == 1,
+        # Files of the first version have no such field.
+        abstains=plain.get("abstains", 0) == 1,
     )

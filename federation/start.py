@@ -13,6 +13,7 @@ from federation.consensus.records import (
     InvalidJournal,
     JournalImage,
     JournalRecord,
+    Mode,
     decode_record,
     restore,
 )
@@ -20,6 +21,7 @@ from federation.member_folder import MemberFolder
 from federation.peers import EventLog, PeerNetwork
 from federation.production import BlockProduction
 from federation.signer import GuardStart, Signer, SignerFiles
+from federation.signer_port import MemberSigner
 from federation.wal import (
     PEG_JOURNAL,
     BlockFiles,
@@ -169,24 +171,44 @@ def open_signer(
     )
 
 
-def settle_mode(opened: OpenedJournal, signer: Signer, tip_height: int) -> StartMode:
+def settle_mode(opened: OpenedJournal, signer: MemberSigner, tip_height: int) -> StartMode:
     """How the core starts, by journal, signer and chain together.
 
-    A guard that knows more than a sound journal shows that the journal was rolled back (R6). One
+    A signer that remembers more than a sound journal, or less, shows that one of the two was rolled
+    back (R6); so does one that was told to abstain by a process that died before it wrote so. One
     doubtful record explains a guard that is ahead by less than a height, and J6 then voids that
     height; but it needs the chain that stood when the record was written, else there is no telling
     which height that was.
     """
     image = opened.image
     if opened.mode is StartMode.INTACT:
-        is_ahead = signer.is_ahead_of(image.position, image.block_signature[0])
-        return StartMode.AMNESIAC if is_ahead else StartMode.INTACT
+        return StartMode.AMNESIAC if signer_differs(image, signer) else StartMode.INTACT
     if opened.mode is StartMode.DOUBTFUL:
         signed_block = signer.block_signature
         guarded = max(signer.position[0], signed_block[0] if signed_block is not None else 0)
         is_explained = max(image.height, guarded) <= tip_height + 1
         return StartMode.DOUBTFUL if is_explained else StartMode.AMNESIAC
     return opened.mode
+
+
+def signer_differs(image: JournalImage, signer: MemberSigner) -> str:
+    """Why journal and signer cannot be of one history (R6); empty when they can.
+
+    The record is durable before the signature is asked for, so the journal may show more than was
+    signed, by what was written after the counter; never less.
+    """
+    signed = signer.block_signature
+    if signer.position > image.position:
+        return f"the signer voted at {signer.position}, the journal ends at {image.position}"
+    if signed is not None and signed[0] > image.block_signature[0]:
+        return f"the signer signed the block of height {signed[0]}, the journal does not know"
+    if image.signatures is not None:
+        least, most = image.signatures
+        if not least <= signer.counter <= most:
+            return f"the signer counts {signer.counter} signatures, the journal {least} to {most}"
+    if signer.abstains and image.mode is Mode.VOTING:
+        return "the signer abstains, the journal does not say why"
+    return ""
 
 
 def open_peg_journal(

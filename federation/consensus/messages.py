@@ -249,7 +249,8 @@ class Answer:
     proof: bytes | Certificate | None
     seen: Vote | BlockSignature | None
 
-    def _seen_fields(self) -> tuple[int, int, int]:
+    @property
+    def seen_fields(self) -> tuple[int, int, int]:
         """(height, round, type) of `seen`; (0, −1, 0) for none, type 4 with round −1 for BLOCKSIG.
 
         Consensus:2.1 does not say how a BLOCKSIG is named here; 4 sorts it after every vote.
@@ -263,9 +264,7 @@ class Answer:
                 return block_signature.height, -1, 4
 
     def _signed_fields(self) -> bytes:
-        return _ANSWER_SIGNED.pack(
-            self.known, self.known_hash, self.abstaining, *self._seen_fields()
-        )
+        return _ANSWER_SIGNED.pack(self.known, self.known_hash, self.abstaining, *self.seen_fields)
 
     def signed_payload(self, genesis: bytes, asker_key: bytes, nonce: bytes) -> bytes:
         """The 142 bytes of consensus:2.1; all arguments 32 bytes, the key x-only."""

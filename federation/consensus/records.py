@@ -45,6 +45,7 @@ class RecordKind(IntEnum):
     OVERRIDE = 8
     SEEN = 9
     BASE = 10
+    COUNTER = 11
 
 
 class Mode(IntEnum):
@@ -127,6 +128,16 @@ class Seen:
     entries: tuple[tuple[bytes, Vote | BlockSignature], ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Counter:
+    """What the signer's counter was when the next record was written; not synced for itself (R5).
+
+    J3 gives it no kind of its own and R5 says only that it is journaled with the next record.
+    """
+
+    signatures: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Base:
     """Everything that matters of earlier files; first record of every later file (J7)."""
@@ -135,11 +146,21 @@ class Base:
     vote_from: int
     position: tuple[int, int, int]
     block_signature: tuple[int, bytes]
-    records: tuple["VoteRecord | BlockSigRecord | Seen | Override", ...]
+    records: tuple["VoteRecord | BlockSigRecord | Seen | Override | Counter", ...]
 
 
 JournalRecord = (
-    Birth | Amnesia | Resume | VoteRecord | BlockSigRecord | Halt | Stop | Override | Seen | Base
+    Birth
+    | Amnesia
+    | Resume
+    | VoteRecord
+    | BlockSigRecord
+    | Halt
+    | Stop
+    | Override
+    | Seen
+    | Base
+    | Counter
 )
 
 
@@ -168,6 +189,8 @@ def encode_record(record: JournalRecord) -> tuple[RecordKind, bytes]:
             return RecordKind.SEEN, bytes((len(entries),)) + b"".join(map(_encode_seen, entries))
         case Base():
             return RecordKind.BASE, _encode_base(record)
+        case Counter(signatures):
+            return RecordKind.COUNTER, signatures.to_bytes(8, "little")
     assert_never(record)
 
 
@@ -211,6 +234,8 @@ def _read_record(kind: RecordKind, reader: MessageReader) -> JournalRecord:
             return Seen(tuple(_read_seen(reader) for _ in range(reader.u8())))
         case RecordKind.BASE:
             return _read_base(reader)
+        case RecordKind.COUNTER:
+            return Counter(int.from_bytes(reader.take(8), "little"))
     assert_never(kind)
 
 
@@ -254,10 +279,10 @@ def _read_base(reader: MessageReader) -> Base:
     position = (reader.u32(), reader.i32(), reader.u8())
     block_signature = (reader.u32(), reader.hash())
     count = int.from_bytes(reader.take(2), "little")
-    records: list[VoteRecord | BlockSigRecord | Seen | Override] = []
+    records: list[VoteRecord | BlockSigRecord | Seen | Override | Counter] = []
     for _ in range(count):
         record = decode_record(reader.u8(), reader.framed())
-        if not isinstance(record, VoteRecord | BlockSigRecord | Seen | Override):
+        if not isinstance(record, VoteRecord | BlockSigRecord | Seen | Override | Counter):
             raise InvalidMessage("record has no place in BASE")
         records.append(record)
     return Base(
@@ -293,6 +318,7 @@ class JournalImage:
     votes: list[VoteRecord] = field(default_factory=list)
     seen: dict[bytes, Vote | BlockSignature] = field(default_factory=dict)
     resumed_at: int | None = None
+    signatures: tuple[int, int] | None = None
     _mode_before_halt: Mode = Mode.VOTING
 
     @property
@@ -328,7 +354,9 @@ class JournalImage:
             final_height: own votes up to this height are left out; their block is final.
         """
         is_final = self.position[0] <= final_height
-        records: list[VoteRecord | BlockSigRecord | Seen | Override] = []
+        records: list[VoteRecord | BlockSigRecord | Seen | Override | Counter] = []
+        if self.signatures is not None:  # first: what follows may or may not be counted in it
+            records.append(Counter(self.signatures[0]))
         if self.resumed_at is not None:
             resume = OverrideAction.RESUME
             records.append(Override(action=resume, height=self.resumed_at, block_hash=bytes(32)))
@@ -376,6 +404,8 @@ class JournalImage:
                 self.seen.update(entries)
             case Base():
                 self._apply_base(record)
+            case Counter(signatures):
+                self.signatures = signatures, signatures
             case _:
                 assert_never(record)
 
@@ -388,11 +418,19 @@ class JournalImage:
             self.votes.clear()
         self.votes.append(record)
         self.position = position
+        self._count_one()
 
     def _apply_block_signature(self, height: int, block_hash: bytes, commit: Certificate) -> None:
         if (height, block_hash) != self.block_signature and height <= self.block_signature[0]:
             raise InvalidJournal("two own block signatures at one height, or a step back")
+        if (height, block_hash) != self.block_signature:
+            self._count_one()
         self.block_signature, self.commit = (height, block_hash), commit
+
+    def _count_one(self) -> None:
+        """A record was written, so one more signature may have been made on it."""
+        if self.signatures is not None:
+            self.signatures = self.signatures[0], self.signatures[1] + 1
 
     def _apply_override(self, record: Override) -> None:
         if record.action is OverrideAction.RESUME:
@@ -404,6 +442,7 @@ class JournalImage:
     def _apply_base(self, base: Base) -> None:
         self.votes.clear()
         self.position, self.block_signature, self.commit = (0, -1, 0), (0, bytes(32)), None
+        self.signatures = None
         for record in base.records:
             self.apply(record)
         self.mode, self.vote_from = base.mode, base.vote_from

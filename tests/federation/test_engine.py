@@ -311,9 +311,9 @@ def test_vote_when_signed_before_a_restart_and_refused_then_it_is_dropped_silent
             member=0,
             signature=bytes(64),
         )
-        assert process.engine._sign_vote(fx.SignVote(vote, None, again=True)) is None
+        assert process.engine._signatures.sign_vote(fx.SignVote(vote, None, again=True)) is None
         with pytest.raises(SignerRefused):
-            process.engine._sign_vote(fx.SignVote(vote, None, again=False))
+            process.engine._signatures.sign_vote(fx.SignVote(vote, None, again=False))
         await world.close()
 
     run_virtual(story())
