@@ -118,7 +118,7 @@ class Link:
         if self._aborted:
             return False
         full = len(self._queue) >= self._options.send_queue_frames
-        if full or len(frame) > self.room_bytes:
+        if full or len(frame) > self._options.send_queue_bytes - self._queued_bytes:
             self.abort("send queue full")
             return False
         self._queue.append(frame)
@@ -128,7 +128,12 @@ class Link:
 
     @property
     def room_bytes(self) -> int:
-        """Bytes that can still be queued."""
+        """Bytes that can still be queued; none when half of the frames are that may wait.
+
+        Whoever can do without asks before sending, and leaves the rest to agreement.
+        """
+        if len(self._queue) >= self._options.send_queue_frames // 2:
+            return 0
         return self._options.send_queue_bytes - self._queued_bytes
 
     async def send_queued(self) -> None:

@@ -4,13 +4,20 @@ Source: N15 (kinds 15 to 17), consensus:C95, peg.md 3.2 (depth is asked of the o
 """
 
 from collections.abc import Awaitable, Callable, Collection, Coroutine
+from enum import Enum, auto
 from typing import Any, Final
 
 from federation.consensus.encoding import FrameKind
 from federation.engine_parts import MemberNetwork
 from federation.peers import EventLog
 from federation.rate_limits import RequestBudget
-from federation.tx_gossip import InvalidInventory, TransactionGossip, TxFrame, decode_inventory
+from federation.tx_gossip import (
+    Arrival,
+    InvalidInventory,
+    TransactionGossip,
+    TxFrame,
+    decode_inventory,
+)
 from sidechain.chain import Chain
 from sidechain.errors import InvalidEncoding, InvalidTransaction, Stalled, Unavailable
 from sidechain.primitives.block import Block
@@ -26,10 +33,33 @@ CLAIMS_JUDGED_MAX: Final = 50
 """Peg-in claims from peers judged at the same time; more are dropped and come again."""
 ANNOUNCE_PAUSE_MS: Final = 10
 """How long transactions are collected for one announcement, after the last one was made."""
+ANNOUNCE_PAUSE_PER_PEER_MS: Final = 5
+"""The same for each peer, where there are many: each costs a write and a read."""
+RELAY_PAUSE_MS: Final = 200
+"""How long those that came from peers are collected before they are told on."""
+ASK_PAUSE_MS: Final = 20
+"""How long after an announcement is waited for what is handed over with it."""
+PUSHED_MAX_BYTES: Final = 10_000
+"""Larger transactions are handed over when a peer asks."""
 UNASKED_CHECKS: Final = 10
-"""Signature checks that a transaction nobody asked for is charged as."""
+"""Signature checks that a transaction is charged as that was neither asked for nor announced."""
 FRAME_ROOM_BYTES: Final = 1_000_000
 """Room that transactions leave in a peer's send queue for what agreement has to say."""
+
+
+class _Step(Enum):
+    """What is done a while later, for all that came meanwhile."""
+
+    ANNOUNCE_OWN = auto()
+    ANNOUNCE_RELAYED = auto()
+    ASK = auto()
+
+
+PAUSES_MS: Final = {
+    _Step.ANNOUNCE_OWN: ANNOUNCE_PAUSE_MS,
+    _Step.ANNOUNCE_RELAYED: RELAY_PAUSE_MS,
+    _Step.ASK: ASK_PAUSE_MS,
+}
 
 
 class TransactionRelay:
@@ -69,7 +99,7 @@ class TransactionRelay:
         self._log_budget = RequestBudget(per_s=5, burst=50)
         self._gossip = TransactionGossip()
         self._judging = 0
-        self._is_announcing = False
+        self._planned: set[_Step] = set()
         self._announced_ms = -ANNOUNCE_PAUSE_MS
 
     def on_link(self, member: int, connected: bool) -> None:
@@ -85,8 +115,8 @@ class TransactionRelay:
         try:
             match kind:
                 case FrameKind.TXINV:
-                    wtxids = decode_inventory(body)
-                    self._send(self._gossip.on_inventory(member, wtxids, self._now_ms()))
+                    if self._gossip.on_inventory(member, decode_inventory(body)):
+                        self._after(_Step.ASK)
                 case FrameKind.TXGET:
                     self._hand_over(member, decode_inventory(body))
                 case _:
@@ -118,7 +148,7 @@ class TransactionRelay:
 
     async def accepted(self, tx: Transaction) -> None:
         """The RPC put a transaction into the mempool, or was given it again."""
-        self._announce(tx)
+        self._announce(tx, own=True)
 
     # -- inside
 
@@ -135,8 +165,10 @@ class TransactionRelay:
 
     def _on_transaction(self, member: int, body: bytes) -> None:
         tx = Transaction.decode(body)
-        if not self._gossip.on_transaction(member, tx.wtxid):
+        arrival = self._gossip.on_transaction(member, tx.wtxid)
+        if arrival is Arrival.UNASKED:
             self._network.charge_signatures(member, checked=UNASKED_CHECKS)
+        if arrival is not Arrival.NEW:
             return
         known = self._chain.mempool.get(tx.txid)
         is_claim = any(txin.is_pegin for txin in tx.inputs)
@@ -169,7 +201,7 @@ class TransactionRelay:
         while waiting:
             sender, candidate = waiting.pop()
             if self._try(sender, candidate, facts if candidate is tx else None):
-                self._announce(candidate)
+                self._announce(candidate, own=False)
                 waiting += self._take_waiting({candidate.txid})
 
     def _try(self, member: int, tx: Transaction, facts: ParentFacts | None) -> bool:
@@ -202,23 +234,49 @@ class TransactionRelay:
         # A claim needs facts of its own; its wallet sends it again.
         return [(m, tx) for m, tx in found if not any(txin.is_pegin for txin in tx.inputs)]
 
-    def _announce(self, tx: Transaction) -> None:
-        self._gossip.accepted(tx.wtxid, tx.txid)
+    def _announce(self, tx: Transaction, *, own: bool) -> None:
+        self._gossip.accepted(tx.wtxid, tx.txid, own=own)
         self._on_new()
-        if self._is_announcing:
-            return
-        # The first one leaves at once, those behind it together.
-        wait_ms = self._announced_ms + ANNOUNCE_PAUSE_MS - self._now_ms()
-        if wait_ms <= 0:
-            self._announce_all()
-        else:
-            self._is_announcing = True
-            self._post_later(wait_ms, self._announce_all)
+        self._after(_Step.ANNOUNCE_OWN if own else _Step.ANNOUNCE_RELAYED)
 
-    def _announce_all(self) -> None:
-        self._is_announcing = False
-        self._announced_ms = self._now_ms()
-        self._send(self._gossip.announce())
+    def _after(self, step: _Step) -> None:
+        """Take a step after its pause, once for all that comes until then."""
+        if step in self._planned:
+            return
+        wait_ms = PAUSES_MS[step]
+        if step is _Step.ANNOUNCE_OWN:
+            # The first one leaves at once, those behind it together.
+            pause_ms = max(wait_ms, len(self._network.connected) * ANNOUNCE_PAUSE_PER_PEER_MS)
+            wait_ms = self._announced_ms + pause_ms - self._now_ms()
+        if wait_ms <= 0:
+            self._take(step)
+        else:
+            self._planned.add(step)
+            self._post_later(wait_ms, lambda: self._take(step))
+
+    def _take(self, step: _Step) -> None:
+        self._planned.discard(step)
+        match step:
+            case _Step.ASK:
+                self._send(self._gossip.ask(self._now_ms()))
+            case _Step.ANNOUNCE_RELAYED:
+                self._send(self._gossip.announce_relayed())
+            case _Step.ANNOUNCE_OWN:
+                self._announced_ms = self._now_ms()
+                for frame in self._gossip.announce_own():
+                    self._send([frame])
+                    self._push(frame.member, decode_inventory(frame.body))
+
+    def _push(self, member: int, wtxids: list[bytes]) -> None:
+        """Hand over at once what is small; the peer needs it before the block that has it."""
+        for txid in self._gossip.txids_of(wtxids):
+            entry = self._chain.mempool.get(txid)
+            if entry is None or len(entry.raw) > PUSHED_MAX_BYTES:
+                continue
+            if self._network.room_bytes(member) < len(entry.raw) + FRAME_ROOM_BYTES:
+                return  # it asks when it has read what was announced
+            self._chain.mempool.mark_seen(txid)
+            self._network.send(member, FrameKind.TX, entry.raw)
 
     def _forget_gone(self) -> None:
         """Announce no more what the mempool replaced, evicted or let expire."""

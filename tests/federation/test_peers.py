@@ -579,6 +579,23 @@ async def test_queue_when_peer_does_not_read_then_only_that_link_ends(run: Any) 
     await run(body)
 
 
+async def test_room_when_many_frames_wait_then_none_for_those_who_ask(run: Any) -> None:
+    """Transactions leave the second half of the line to agreement."""
+
+    async def body(home: Federation) -> None:
+        node = await home.start(1, replace(OPTIONS, send_queue_frames=10))
+        async with raw_link(node, home.context(0, 1)) as (_, writer):
+            writer.write(frame(14, home.hello(0).encode()))
+            await node.until(lambda: node.network.connected == {0})
+            for _ in range(5):
+                assert node.network.room_bytes(0) > 0
+                assert node.network.send(0, STATUS, b"")
+            assert node.network.room_bytes(0) == 0
+            assert node.network.send(0, STATUS, b"")
+
+    await run(body)
+
+
 async def test_inbox_when_full_then_the_peer_is_dropped(run: Any) -> None:
     async def body(home: Federation) -> None:
         node = await home.start(1)

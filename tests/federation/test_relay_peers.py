@@ -8,12 +8,16 @@ import pytest
 
 from federation.consensus.encoding import FrameKind
 from federation.relay import (
+    ANNOUNCE_PAUSE_PER_PEER_MS,
+    ASK_PAUSE_MS,
     CLAIMS_JUDGED_MAX,
     FRAME_ROOM_BYTES,
+    PUSHED_MAX_BYTES,
+    RELAY_PAUSE_MS,
     UNASKED_CHECKS,
     TransactionRelay,
 )
-from federation.tx_gossip import decode_inventory, encode_inventory
+from federation.tx_gossip import ASK_PATIENCE_MS, decode_inventory, encode_inventory
 from sidechain.errors import InvalidTransaction, Unavailable
 from sidechain.primitives.transaction import InputWitness, OutPoint, Transaction
 from tests.factories import ALICE, BOB, FIRST_BLOCK_TIME_S, SignedChain, StaticFacts
@@ -94,6 +98,21 @@ class Stage:
         self.offer(member, tx)
         self.relay.on_frame(member, FrameKind.TX, tx.serialize())
 
+    def pass_time(self, ms: int) -> None:
+        """Let the clock go on, and do what was put off until then."""
+        self.now_ms += ms
+        due, self.later = self.later, []
+        for after_ms, act in due:
+            if after_ms <= ms:
+                act()
+            else:
+                self.later.append((after_ms - ms, act))
+
+    def asked(self) -> list[tuple[int, bytes]]:
+        """What is asked once what comes with an announcement is here."""
+        self.pass_time(ASK_PAUSE_MS)
+        return self.network.take(FrameKind.TXGET)
+
     async def settle(self) -> None:
         while self.work:
             await self.work.pop(0)
@@ -130,9 +149,10 @@ def test_transaction_when_announced_then_asked_for_taken_and_told_to_the_others(
 ) -> None:
     (tx,) = stage.chain_of(1)
     stage.offer(1, tx)
-    assert stage.network.take(FrameKind.TXGET) == [(1, encode_inventory([tx.wtxid]))]
+    assert stage.asked() == [(1, encode_inventory([tx.wtxid]))]
     stage.relay.on_frame(1, FrameKind.TX, tx.serialize())
     assert stage.held() == [tx.txid] and stage.news == 1
+    stage.pass_time(RELAY_PAUSE_MS)
     assert [member for member, _ in stage.network.take(FrameKind.TXINV)] == [2, 3]
     stage.relay.on_frame(2, FrameKind.TXGET, encode_inventory([tx.wtxid, bytes(32)]))
     assert stage.network.take(FrameKind.TX) == [(2, tx.serialize())]
@@ -143,24 +163,59 @@ def test_transaction_when_nobody_asked_for_it_then_not_taken_and_charged(stage: 
     stage.relay.on_frame(1, FrameKind.TX, tx.serialize())
     assert not stage.held() and stage.network.charged[1] == UNASKED_CHECKS
     stage.offer(2, tx)
-    stage.relay.on_frame(1, FrameKind.TX, tx.serialize())
-    assert not stage.held()
+    stage.relay.on_frame(3, FrameKind.TX, tx.serialize())
+    assert not stage.held() and stage.network.charged[3] == UNASKED_CHECKS
 
 
-async def test_transactions_when_many_come_at_once_then_announced_together(stage: Stage) -> None:
+def test_transaction_when_handed_over_with_its_announcement_then_taken_and_not_asked_for(
+    stage: Stage,
+) -> None:
+    (tx,) = stage.chain_of(1)
+    stage.give(1, tx)
+    assert stage.held() == [tx.txid] and not stage.network.charged
+    assert not stage.asked()
+
+
+async def test_own_transactions_when_many_come_at_once_then_announced_together(
+    stage: Stage,
+) -> None:
+    """The first leaves at once; each goes along with its announcement."""
     transactions = stage.chain_of(5)
     for tx in transactions:
-        stage.give(1, tx)
+        stage.chain.submit_tx(tx, None, FIRST_BLOCK_TIME_S + 3_600)
+        await stage.relay.accepted(tx)
     first = stage.network.take(FrameKind.TXINV)
-    assert [(m, len(decode_inventory(b))) for m, b in first] == [(2, 1), (3, 1)]
-    ((after_ms, act),) = stage.later
-    assert 0 < after_ms <= 10
-    stage.now_ms += after_ms
-    act()
+    assert [(m, len(decode_inventory(b))) for m, b in first] == [(1, 1), (2, 1), (3, 1)]
+    assert {b for _, b in stage.network.take(FrameKind.TX)} == {transactions[0].serialize()}
+    stage.pass_time(3 * ANNOUNCE_PAUSE_PER_PEER_MS)
     rest = stage.network.take(FrameKind.TXINV)
-    assert [(m, len(decode_inventory(b))) for m, b in rest] == [(2, 4), (3, 4)]
+    assert [(m, len(decode_inventory(b))) for m, b in rest] == [(1, 4), (2, 4), (3, 4)]
+    assert len(stage.network.take(FrameKind.TX)) == 12
     await stage.relay.accepted(transactions[0])
     assert not stage.network.take(FrameKind.TXINV)
+
+
+async def test_own_transaction_when_a_peer_does_not_read_then_announced_and_not_handed_over(
+    stage: Stage,
+) -> None:
+    (tx,) = stage.chain_of(1)
+    stage.chain.submit_tx(tx, None, FIRST_BLOCK_TIME_S + 3_600)
+    stage.network.room = FRAME_ROOM_BYTES
+    await stage.relay.accepted(tx)
+    assert len(stage.network.take(FrameKind.TXINV)) == 3
+    assert not stage.network.take(FrameKind.TX)
+
+
+async def test_own_transaction_when_large_then_announced_and_not_handed_over(stage: Stage) -> None:
+    point = stage.side.mint(ALICE, 10_000_000)
+    targets = [(BOB.script, 1_000)] * (PUSHED_MAX_BYTES // 60)
+    tx = stage.side.payment(ALICE, [point], targets, fee_sats=100_000)
+    stage.chain.submit_tx(tx, None, FIRST_BLOCK_TIME_S + 3_600)
+    await stage.relay.accepted(tx)
+    assert len(stage.network.take(FrameKind.TXINV)) == 3
+    assert not stage.network.take(FrameKind.TX)
+    stage.relay.on_frame(2, FrameKind.TXGET, encode_inventory([tx.wtxid]))
+    assert stage.network.take(FrameKind.TX) == [(2, tx.serialize())]
 
 
 def test_children_when_they_come_first_then_wait_and_follow_their_parent(stage: Stage) -> None:
@@ -212,11 +267,11 @@ def test_signature_when_wrong_then_the_sender_pays_and_nobody_is_asked_again(sta
     assert stage.network.failed[1] == 1 and not stage.held()
     stage.network.sent.clear()
     stage.offer(2, bad)
-    assert not stage.network.sent
+    assert not stage.asked() and not stage.network.sent
     stage.side.extend()
     stage.relay.on_final(stage.chain.block(stage.chain.tip_height))
     stage.offer(2, bad)
-    assert stage.network.take(FrameKind.TXGET)
+    assert stage.asked()
 
 
 def test_transaction_when_refused_for_what_depends_on_the_moment_then_nobody_pays(
@@ -297,8 +352,8 @@ def test_peer_when_it_keeps_what_it_announced_then_another_is_asked(stage: Stage
     (tx,) = stage.chain_of(1)
     stage.offer(1, tx)
     stage.offer(2, tx)
-    assert [m for m, _ in stage.network.take(FrameKind.TXGET)] == [1]
-    stage.now_ms += 5_000
+    assert [m for m, _ in stage.asked()] == [1]
+    stage.now_ms += ASK_PATIENCE_MS
     stage.relay.tick()
     assert [m for m, _ in stage.network.take(FrameKind.TXGET)] == [2]
     stage.relay.on_link(2, False)
