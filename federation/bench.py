@@ -20,6 +20,7 @@ from typing import Any, Final
 
 import click
 
+from federation.bench_catchup import CatchupBench, CatchupPlan
 from federation.cli_session import Failed, Session, command
 from federation.load.funds import Funds
 from federation.local import BITCOIND, WALLET, LocalFederation
@@ -340,6 +341,8 @@ def register(program: click.Group) -> None:
         )
         session.output.result(report, json.dumps(report, indent=2))
 
+    _register_catchup(bench_group)
+
     @command(bench_group, "latency")
     @click.option(
         "-n",
@@ -377,6 +380,38 @@ def register(program: click.Group) -> None:
         plan = Plan(payments=payments, burst=burst, bursts=bursts, pause_ms=pause_ms, member=member)
         session.output.progress("bench", f"measuring on {session.data}")
         report = await measure(session.data, plan)
+        session.output.result(report, json.dumps(report, indent=2))
+
+
+def _register_catchup(bench_group: click.Group) -> None:
+    @command(bench_group, "catchup")
+    @click.option(
+        "--heights",
+        type=click.IntRange(1, 40_000),
+        default=10_000,
+        show_default=True,
+        help="Blocks that the member missed.",
+    )
+    @click.option("-n", "n", type=click.IntRange(4, 15), default=4, show_default=True)
+    @click.option("-k", "k", type=click.IntRange(3, 14), default=3, show_default=True)
+    @click.option(
+        "--kill-at",
+        type=click.IntRange(1, 99),
+        help="Kill the member at this percentage of the way, and start it again.",
+    )
+    async def catchup(
+        session: Session, *, heights: int, n: int, k: int, kill_at: int | None
+    ) -> None:
+        """Measure how long a member that was away needs to sign blocks again.
+
+        Founds a federation of its own, makes its chain longer with the keys of all members, and
+        starts the last one while the others go on. --data names a folder that keeps the prepared
+        blocks for the next time; without it everything is removed at the end.
+        """
+        named = click.get_current_context().params["data"]
+        folder = session.data if named is not None else None
+        plan = CatchupPlan(heights=heights, n=n, k=k, kill_at=kill_at)
+        report = await CatchupBench(folder, plan, session.output.progress).run()
         session.output.result(report, json.dumps(report, indent=2))
 
 

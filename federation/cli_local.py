@@ -279,6 +279,10 @@ def _member_notes(info: dict[str, Any]) -> list[str]:
         notes.append(f"does not vote: {info['mode']}")
     if info.get("resumed_at") is not None:
         notes.append(f"votes from height {info['resumed_at']} on by an operator's order (C76)")
+    if info.get("catch_up"):
+        notes.append(info["catch_up"]["text"])
+    if info.get("evidence"):
+        notes.append(f"keeps {info['evidence']} pieces of evidence: `fedpeg evidence` lists them")
     return notes
 
 

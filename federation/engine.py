@@ -29,6 +29,8 @@ from federation.inbox import Frame, Inbox, LinkNews, Work
 from federation.incoming import IncomingMessages
 from federation.own_signatures import OwnSignatures
 from federation.round_log import RoundLog
+from federation.sync import WINDOW_BLOCKS
+from federation.sync_progress import Progress
 from federation.timers import EngineTimers
 from federation.wal import Verdict as JournalVerdict
 from sidechain.errors import InvalidBlock, InvariantError
@@ -132,7 +134,16 @@ class Engine:
     @property
     def is_behind(self) -> bool:
         """Whether a peer that is believed claims final blocks above ours."""
-        return self._finals.is_behind
+        return self._finals.lag_blocks > 0
+
+    @property
+    def is_catching_up(self) -> bool:
+        """Whether so many final blocks are missing that news of each of them can wait."""
+        return self._finals.lag_blocks > WINDOW_BLOCKS
+
+    def catch_up(self) -> Progress | None:
+        """How far a longer catch-up has come, None when there is none."""
+        return self._finals.progress()
 
     def decided_round(self, height: int) -> int | None:
         """The round in which a block was decided, where this process knows it."""
@@ -258,7 +269,7 @@ class Engine:
                 act()
 
     def _tick(self) -> None:
-        self._finals.ask()
+        self._finals.tick()
         self._offer_work()
         self._parts.on_tick()
         self._timers.post_later(TICK_MS, self._tick)
@@ -317,9 +328,10 @@ class Engine:
             case fx.CheckBlock():
                 parts.spawn(self._judge(effect))
             case fx.Finalize():
-                return self._connect(parts.production.complete(effect.data, effect.signatures))
+                block = parts.production.complete(effect.data, effect.signatures)
+                return self._connect(block, may_wait=False)
             case fx.Connect():
-                return self._connect(self._finals.in_hand(effect.block_hash))
+                return self._connect(self._finals.in_hand(effect.block_hash), may_wait=True)
             case fx.ForgetBlocks(keep):
                 gone = parts.block_files.hashes - set(keep)
                 if gone:  # deleting may wait; nothing waits for it
@@ -336,6 +348,7 @@ class Engine:
 
     def _persist(self, records: tuple[JournalRecord, ...]) -> None:
         """Append and sync; the signer's own bound moves first, so that a crash leaves it lower."""
+        self._chain.flush()  # N28: what is written now may rest on every final block
         self._signatures.move_bounds(records)
         for kind, body, sync in self._signatures.to_journal(records):
             self._parts.journal.append(kind, body, sync=sync)
@@ -405,9 +418,9 @@ class Engine:
             )
         )
 
-    def _connect(self, block: Block) -> ev.Event:
+    def _connect(self, block: Block, *, may_wait: bool) -> ev.Event:
         try:
-            self._chain.connect(block)
+            self._finals.connect(block, may_wait=may_wait)
         except InvalidBlock as fault:
             raise InvariantError(f"a decided block does not connect: {fault}") from fault
         self._log.info(

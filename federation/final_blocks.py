@@ -12,8 +12,11 @@ from federation.consensus.encoding import FrameKind
 from federation.consensus.evidence import two_blocks
 from federation.consensus.messages import GetFinal, encode_message
 from federation.consensus.records import Mode
+from federation.consensus.votes import BlockSignature
 from federation.engine_parts import EngineParts
+from federation.header_signatures import verified_signatures
 from federation.sync import SyncPlanner
+from federation.sync_progress import Progress, SyncProgress
 from sidechain.errors import Invalid, InvalidBlock, InvariantError
 from sidechain.primitives.block import Block, BlockHeader
 from sidechain.primitives.encoding import Reader
@@ -23,6 +26,8 @@ SLICE_MS: Final = 50
 """How long final blocks are connected in one go; other events then get their turn."""
 FRAME_OVERHEAD_BYTES: Final = 5
 TRACE_PAUSE_MS: Final = 500
+BLOCKS_PER_SYNC: Final = 64
+"""Final blocks of others that may wait for one sync of the disk (N28)."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -62,14 +67,33 @@ class FinalBlocks:
         self._owed: dict[int, _Owed] = {}
         self._is_posted = False
         self._traced_ms: int | None = None
+        self._unsynced = 0
+        self._progress = SyncProgress()
         self._kept: set[bytes] = set()
 
     # -- what others have
 
     @property
-    def is_behind(self) -> bool:
-        """Whether a peer that is believed claims final blocks above ours."""
-        return self._planner.is_behind(self._chain.tip_height)
+    def lag_blocks(self) -> int:
+        """How many final blocks above ours a peer that is believed claims."""
+        return self._planner.lag_blocks(self._chain.tip_height)
+
+    def progress(self) -> Progress | None:
+        """How far a longer catch-up has come, None when there is none."""
+        return self._progress.look(self._chain.tip_height, self.lag_blocks, self._now())
+
+    def tick(self) -> None:
+        """What is due every second: blocks on disk, requests, a word on how far we are.
+
+        Raises:
+            Unavailable: the disk refuses.
+        """
+        self._chain.flush()
+        self._unsynced = 0
+        self.ask()
+        news = self._progress.to_tell(self._chain.tip_height, self.lag_blocks, self._now())
+        if news is not None:
+            self._log.info("catching_up" if news.eta_s != 0 else "caught_up", **news.to_json())
 
     def peer_at(self, member: int, tip_height: int) -> None:
         """A peer says that this is its last final block."""
@@ -134,6 +158,19 @@ class FinalBlocks:
             raise InvariantError("the core connects a block that was not offered")
         return self._in_hand
 
+    def connect(self, block: Block, *, may_wait: bool) -> None:
+        """Connect a final block to the chain.
+
+        Args:
+            may_wait: it came from others; while they have more, the disk is not waited for (N28).
+        Raises:
+            InvalidBlock: it does not connect. Unavailable: the disk refuses.
+        """
+        is_newest = not self._planner.lag_blocks(block.header.height)
+        sync = not may_wait or is_newest or self._unsynced + 1 >= BLOCKS_PER_SYNC
+        self._chain.connect(block, sync=sync)
+        self._unsynced = 0 if sync else self._unsynced + 1
+
     def on_frame(self, member: int, data: bytes) -> None:
         """Take a FINAL frame.
 
@@ -186,7 +223,7 @@ class FinalBlocks:
         """
         try:
             block = self._production.decode_final(data)
-            self._check_signed(block.header)
+            signatures = self._check_signed(block.header)
         except Invalid as fault:
             self._lied(member, str(fault))
             return
@@ -204,16 +241,16 @@ class FinalBlocks:
                 height=block.header.height,
                 block_hash=block.hash,
                 header=block.header.serialize(),
-                signatures=self._production.signatures_of(block.header),
+                signatures=signatures,
             )
         )
         self._in_hand = None
 
-    def _check_signed(self, header: BlockHeader) -> None:
-        """Raise InvalidBlock unless k members of the set in force signed."""
+    def _check_signed(self, header: BlockHeader) -> tuple[BlockSignature, ...]:
+        """Raise InvalidBlock unless k members of the set in force signed; which ones."""
         if header.current.signblockscript != self._chain.full_current().signblockscript:
             raise InvalidBlock("block-proof-invalid", "another signblockscript")
-        verify_block_signature(header, self._chain.params)
+        return verified_signatures(header, self._production.member_set(), self._chain.params)
 
     def _lied(self, member: int, reason: str) -> None:
         self._log.warning("bad_final_block", member=member, reason=reason)

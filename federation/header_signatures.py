@@ -15,7 +15,11 @@ from sidechain.errors import InvalidEncoding
 from sidechain.params import ChainParams
 from sidechain.primitives.block import BlockHeader
 from sidechain.primitives.encoding import Reader
-from sidechain.script.block_signature import signblock_witness
+from sidechain.script.block_signature import (
+    signblock_witness,
+    signers_of,
+    verify_block_signature,
+)
 
 
 def read_header(data: bytes, params: ChainParams) -> BlockHeader:
@@ -45,6 +49,30 @@ def signatures_in(header: BlockHeader, members: MemberSet) -> tuple[BlockSignatu
             found.append(_block_signature(header, member.index, der))
             del items[0]
     return tuple(found)
+
+
+def verified_signatures(
+    header: BlockHeader, members: MemberSet, params: ChainParams
+) -> tuple[BlockSignature, ...]:
+    """`signatures_in` of a header that has enough of them.
+
+    Raises:
+        InvalidBlock: it does not satisfy the script that it names.
+    """
+    signers = signers_of(header)
+    index_of = {member.block_key: member.index for member in members.members}
+    if signers is None or any(key not in index_of for key, _ in signers):
+        verify_block_signature(header, params)
+        return signatures_in(header, members)
+    return tuple(
+        BlockSignature(
+            height=header.height,
+            block_hash=header.hash,
+            member=index_of[key],
+            signature=signature,
+        )
+        for key, signature in signers
+    )
 
 
 def header_signed_by(

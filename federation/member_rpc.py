@@ -86,6 +86,7 @@ class MemberMethods:
         """One member's view of the federation."""
         members = self.federation.member_set()
         agreement, config = self.driver.agreement, self.config
+        catch_up = self.engine.catch_up()
         links = {status.member: status for status in self.network.status()}
         return {
             "chain": self.federation.chain_name,
@@ -106,6 +107,7 @@ class MemberMethods:
             "next_proposer": members.proposer(self.driver.height, max(agreement.round, 0)),
             "online": 1 + len(self.network.connected),
             "syncing": self.engine.is_behind,
+            "catch_up": None if catch_up is None else catch_up.to_json() | {"text": catch_up.text},
             "parent": {
                 "healthy": self.watcher.is_healthy,
                 "height": self.parent.tip_height

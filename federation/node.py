@@ -333,6 +333,7 @@ class Node:
             ),
             on_work=lambda: self._engine.work_available(),
             is_halted=lambda: self._driver.mode is Mode.HALTED,
+            is_catching_up=lambda: self._engine.is_catching_up,
         )
         return PegService(setup, ports)
 

@@ -4,7 +4,7 @@ A refusal or a failure of the signer ends the member (C40). A signer process tha
 answer ends nothing: the order is in the journal already, nothing has left, and it is carried out,
 in order, when the signer is back.
 
-Source: consensus:C36, consensus:C40, consensus:C71, consensus:R5, consensus:R6.
+Source: consensus:C36, consensus:C40, consensus:C71, consensus:R5, consensus:R6, N28.
 """
 
 from collections import deque
@@ -79,6 +79,7 @@ class OwnSignatures:
     def answer(self, order: fx.SendAnswer) -> None:
         """Prove what is known with the final block's header, else with the certificate (C71)."""
         chain = self._parts.chain
+        chain.flush()  # N28: what is answered must be true after a crash as well
         proof: bytes | Certificate | None = None
         if 0 < order.known <= chain.tip_height:
             proof = chain.header(order.known).serialize()
@@ -125,6 +126,7 @@ class OwnSignatures:
         return None
 
     def _ask(self, order: Order) -> ev.Event | None:
+        self._parts.chain.flush()  # N28
         try:
             match order:
                 case fx.SignVote(vote, certificate):

@@ -45,6 +45,7 @@ class _Peer:
     not_before_ms: int = 0
     lied_until_ms: int = 0
     slow_times: int = 0
+    hedged_times: int = 0
 
 
 class SyncPlanner:
@@ -72,12 +73,10 @@ class SyncPlanner:
         if peer in self._peers:
             self._peers[peer].tip_height = 0
 
-    def is_behind(self, tip_height: int) -> bool:
-        """Whether a peer that is believed claims blocks above ours."""
-        return any(
-            peer.tip_height > tip_height and peer.slow_times < DISBELIEVED_AFTER
-            for peer in self._peers.values()
-        )
+    def lag_blocks(self, tip_height: int) -> int:
+        """How many blocks above ours are claimed by a peer that is believed."""
+        believed = (p.tip_height for p in self._peers.values() if p.slow_times < DISBELIEVED_AFTER)
+        return max(0, max(believed, default=0) - tip_height)
 
     @property
     def asked(self) -> frozenset[int]:
@@ -119,6 +118,7 @@ class SyncPlanner:
             self._peers.setdefault(peer, _Peer()).slow_times = 0
             if not asked.missing:
                 self._windows.remove(asked)
+                self._peers[peer].hedged_times = 0
         elif height != self._tip_height + 1:
             return False
         if height <= self._tip_height or height in self._held:
@@ -158,14 +158,19 @@ class SyncPlanner:
         return FinalRequest(peer=peer, from_height=first, count=last - first + 1)
 
     def _hedge(self, now_ms: int) -> list[FinalRequest]:
-        """Ask an idle peer for the lowest blocks too, so that a slow one cannot hold us up."""
+        """Ask an idle peer for the lowest blocks too, so that a slow one cannot hold us up.
+
+        The slow one is left alone for a while, each time longer, while others are at work.
+        """
         lowest = self._tip_height + 1
         holders = [window for window in self._windows if lowest in window.missing]
-        if len(holders) != 1 or now_ms - holders[0].opened_ms < HEDGE_MS:
+        if not holders or now_ms - max(w.opened_ms for w in holders) < HEDGE_MS:
             return []
         peer = self._choose(lowest, now_ms)
         if peer is None:
             return []
+        for holder in holders:
+            self._pause(self._peers[holder.peer], now_ms)
         last = min(max(holders[0].missing), self._peers[peer].tip_height)
         return [self._open(peer, lowest, last, now_ms)]
 
@@ -229,6 +234,11 @@ class SyncPlanner:
             peer.slow_times += 1
             pause_ms = SLOW_PAUSE_MS << min(peer.slow_times - 1, 7)
             peer.not_before_ms = now_ms + min(pause_ms, LIE_PAUSE_MS)
+
+    def _pause(self, peer: _Peer, now_ms: int) -> None:
+        pause_ms = min(SLOW_PAUSE_MS << min(peer.hedged_times, 7), LIE_PAUSE_MS)
+        peer.hedged_times += 1
+        peer.not_before_ms = max(peer.not_before_ms, now_ms + pause_ms)
 
     def _drop_windows(self, peer: int) -> None:
         self._windows = [window for window in self._windows if window.peer != peer]

@@ -76,6 +76,7 @@ class PegPorts:
         view: the own best chain, kept by the watcher.
         is_healthy: whether the Bitcoin node answered last time.
         is_halted: whether block agreement is halted, which ends payouts too (X1).
+        is_catching_up: whether many final blocks are still to come; nothing waits for each.
         poke: has the watcher ask the node now.
         signer: raises Unavailable when it refuses now.
         journal_bodies: bodies of the share records read at start, oldest first.
@@ -95,3 +96,4 @@ class PegPorts:
     covenants: CovenantPorts | None = None
     on_work: Callable[[], None] = lambda: None
     is_halted: Callable[[], bool] = lambda: False
+    is_catching_up: Callable[[], bool] = lambda: False

@@ -129,7 +129,8 @@ class PegService:
     def on_final_block(self, block: Block) -> None:
         """Fold a block that became final; call once per block, in order, right after connect."""
         self.ledger.apply(block)
-        self._wake.set()
+        if not self._ports.is_catching_up():
+            self._wake.set()
 
     def on_parent_change(self) -> None:
         """The watcher's view moved."""

@@ -112,6 +112,10 @@ class Chain:
         """Release the folder. May be called twice."""
         self._state.close()
 
+    def flush(self) -> None:
+        """Put on disk what was connected without a sync. Raises Unavailable: do not go on then."""
+        self._state.flush()
+
     def listen(self, listener: TipListener) -> None:
         """Have a listener called after every change of the tip."""
         self._listeners.append(listener)
@@ -307,7 +311,12 @@ class Chain:
         return delta
 
     def connect(
-        self, block: Block, *, facts: ParentFacts | None = None, reuse_checks: bool = True
+        self,
+        block: Block,
+        *,
+        facts: ParentFacts | None = None,
+        reuse_checks: bool = True,
+        sync: bool = True,
     ) -> BlockDelta:
         """Add a signed block on top of the tip, on disk before this returns.
 
@@ -317,13 +326,15 @@ class Chain:
             facts: the parent chain, to check the depth of peg-ins; None leaves that out.
             reuse_checks: take over the verdict of `check_proposal` on the very same bytes, where
                 verdicts are kept; the signature is checked in any case.
+            sync: False leaves it to `flush`, or to the next block with a sync, to put the block
+                on disk; a crash before takes off all blocks since the last sync.
         Raises:
             InvalidBlock: with Elements' reject code; nothing has changed.
             Stalled: a peg-in is not deep enough; nothing has changed.
             Unavailable: the disk refuses; nothing has changed.
         """
         delta = self._judged(block, facts, reuse_checks)
-        self._state.connect(block, delta)
+        self._state.connect(block, delta, sync=sync)
         self._follow_block(block, facts)
         self._tell_listeners()
         return delta

@@ -8,7 +8,7 @@ Source: elements/blocks.md 3.
 
 from collections.abc import Mapping, Sequence
 
-from sidechain.crypto.keys import ecdsa_verify
+from sidechain.crypto.keys import ecdsa_verify, ecdsa_verify_compact, strict_low_s
 from sidechain.errors import InvalidBlock, InvalidEncoding, ScriptError
 from sidechain.params import ChainParams
 from sidechain.primitives.block import BlockHeader
@@ -16,8 +16,11 @@ from sidechain.primitives.encoding import vectors
 from sidechain.script.flags import BLOCK_SIGNATURE_FLAGS, Flags, SigVersion
 from sidechain.script.interpreter import verify_script
 from sidechain.script.machine import SignatureChecker
-from sidechain.script.script import multisig_script
+from sidechain.script.script import multisig_script, p2wsh, parse_multisig
 from sidechain.script.sighash import SIGHASH_ALL
+
+_HASH_TYPE = bytes((SIGHASH_ALL,))
+_COMPRESSED = (2, 3)
 
 
 class BlockHashChecker(SignatureChecker):
@@ -58,12 +61,44 @@ def verify_block_signature(header: BlockHeader, params: ChainParams) -> None:
         return
     if too_large:
         raise InvalidBlock("block-proof-invalid", "signatures exceed the size limit")
+    if signers_of(header) is not None:
+        return
     flags = BLOCK_SIGNATURE_FLAGS if witness else BLOCK_SIGNATURE_FLAGS | Flags.NO_SIGHASH_BYTE
     checker = BlockHashChecker(header.hash, with_hash_type=bool(witness))
     try:
         verify_script(script_sig, script, witness, flags, checker)
     except ScriptError as fault:
         raise InvalidBlock("block-proof-invalid", fault.reason) from fault
+
+
+def signers_of(header: BlockHeader) -> tuple[tuple[bytes, bytes], ...] | None:
+    """Who signed a header, where k of n members did so in the form that `signblock_witness` makes.
+
+    The script interpreter accepts that form, so a header for which this is not None needs no run
+    of the script.
+
+    Returns:
+        Public keys with their signatures of 64 bytes, in the order of the script; None where the
+        script has to be run to know.
+    """
+    script, witness = header.current.signblockscript, header.signblock_witness
+    if len(witness) < 3 or witness[0] or p2wsh(witness[-1]) != script:
+        return None
+    parsed = parse_multisig(witness[-1])
+    if parsed is None or multisig_script(*parsed) != witness[-1]:
+        return None
+    threshold, keys = parsed
+    signatures = [strict_low_s(item[:-1]) for item in witness[1:-1] if item[-1:] == _HASH_TYPE]
+    if len(signatures) != threshold or len(witness) - 2 != threshold or None in signatures:
+        return None
+    found: list[tuple[bytes, bytes]] = []
+    for key in keys:
+        signature = signatures[len(found)] or b""
+        if key[0] in _COMPRESSED and ecdsa_verify_compact(key, signature, header.hash):
+            found.append((key, signature))
+            if len(found) == threshold:
+                return tuple(found)
+    return None
 
 
 def verify_parent_signature(header: BlockHeader, params: ChainParams) -> None:

@@ -69,6 +69,14 @@ class ChainState:
             database.close()
             raise
 
+    def flush(self) -> None:
+        """Put blocks on the disk that were connected without a sync.
+
+        Raises:
+            Unavailable: the disk refuses.
+        """
+        self._database.flush()
+
     def close(self) -> None:
         """Release the folder. May be called twice."""
         self._database.close()
@@ -203,9 +211,11 @@ class ChainState:
         """Size of the database's files."""
         return self._database.disk_bytes()
 
-    def connect(self, block: Block, delta: BlockDelta) -> None:
+    def connect(self, block: Block, delta: BlockDelta, *, sync: bool = True) -> None:
         """Add the block on top of the tip; if it was beside the chain, it leaves that place.
 
+        Args:
+            sync: False holds the batch back until the next synced one, or `flush`.
         Raises:
             InvariantError: `delta` is not about this block on this tip.
             Unavailable: the disk refuses; nothing has changed.
@@ -226,7 +236,10 @@ class ChainState:
         puts, deletes = _changes(block, delta, place)
         if node is not None:
             deletes += _side_keys(delta.hash)
-        self._database.write(puts, deletes)
+        if sync:
+            self._database.write(puts, deletes)
+        else:
+            self._database.hold(puts, deletes)
         for outpoint, coin in delta.created:
             self._remember_coin(outpoint, coin)
         for outpoint, _ in delta.spent:

@@ -1,4 +1,4 @@
-"""LevelDB behind four verbs: get, write one atomic batch, walk a prefix, close."""
+"""LevelDB behind five verbs: get, write one atomic batch, hold one back, walk a prefix, close."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -52,6 +52,7 @@ class Database:
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
+        self._held: dict[bytes, bytes | None] = {}
         try:
             self._db: Any = plyvel.DB(
                 str(path),
@@ -80,8 +81,15 @@ class Database:
         self.close()
 
     def close(self) -> None:
-        """Release the folder. May be called twice."""
-        self._db.close()
+        """Write what is held back and release the folder. May be called twice.
+
+        Raises:
+            Unavailable: the disk refuses what was held back; the folder is released.
+        """
+        try:
+            self.flush()
+        finally:
+            self._db.close()
 
     @property
     def closed(self) -> bool:
@@ -90,6 +98,8 @@ class Database:
 
     def get(self, key: bytes) -> bytes | None:
         """The value of a key, or None. Raises InvariantError when the files are damaged."""
+        if key in self._held:
+            return self._held[key]
         try:
             found: bytes | None = self._db.get(key, verify_checksums=True)
         except plyvel.CorruptionError as error:
@@ -101,6 +111,8 @@ class Database:
     ) -> None:
         """Apply everything or nothing, and return when it is on the disk.
 
+        What was held back before goes into the same batch.
+
         Args:
             sync: False returns earlier: a crash of the machine may take whole batches away, the
                 last ones.
@@ -108,16 +120,38 @@ class Database:
             InvariantError: a key is both put and deleted.
             Unavailable: the disk refuses.
         """
-        if any(key in puts for key in deletes):
-            raise InvariantError("one batch puts and deletes the same key")
+        changes = {**self._held, **_changes(puts, deletes)}
         try:
             with self._db.write_batch(transaction=True, sync=sync) as batch:
-                for key, value in puts.items():
-                    batch.put(key, value)
-                for key in deletes:
-                    batch.delete(key)
+                for key, value in changes.items():
+                    if value is None:
+                        batch.delete(key)
+                    else:
+                        batch.put(key, value)
         except plyvel.Error as error:
             raise Unavailable(f"database write failed: {error}") from error
+        self._held.clear()
+
+    def hold(self, puts: Mapping[bytes, bytes], deletes: Sequence[bytes] = ()) -> None:
+        """Apply it for those who read here; on the disk it is with the next write or `flush`.
+
+        All that is held back becomes one batch, so that a crash takes away all of it or nothing.
+        Batches that are merely not synced could lose an earlier one and keep a later one, where
+        LevelDB begins a new log file between them.
+
+        Raises:
+            InvariantError: a key is both put and deleted.
+        """
+        self._held |= _changes(puts, deletes)
+
+    def flush(self) -> None:
+        """Put on the disk what is held back.
+
+        Raises:
+            Unavailable: the disk refuses; it is still held back.
+        """
+        if self._held:
+            self.write({})
 
     def items(self, prefix: bytes, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
         """All pairs whose key starts with `prefix`, in key order, as of now.
@@ -127,6 +161,7 @@ class Database:
         Raises:
             InvariantError: the files are damaged.
         """
+        self.flush()
         try:
             with self._db.iterator(prefix=prefix, verify_checksums=True) as iterator:
                 if start:
@@ -146,7 +181,14 @@ class Database:
 
     def snapshot(self) -> "Snapshot":
         """The contents as of now, unchanged by later writes. Close it."""
+        self.flush()
         return Snapshot(self._db.snapshot())
+
+
+def _changes(puts: Mapping[bytes, bytes], deletes: Sequence[bytes]) -> Mapping[bytes, bytes | None]:
+    if any(key in puts for key in deletes):
+        raise InvariantError("one batch puts and deletes the same key")
+    return {**puts, **dict.fromkeys(deletes)}
 
 
 class Snapshot:

@@ -66,6 +66,7 @@ COMMANDS = (
     "wallet pset combine",
     "wallet pset finalize",
     "wallet pset send",
+    "bench catchup",
     "evidence list",
     "evidence show",
     "evidence export",

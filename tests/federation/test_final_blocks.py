@@ -1,5 +1,7 @@
 """Catch-up with honest and lying peers, and proofs of a broken federation (C38, C54, C60)."""
 
+import contextlib
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +10,14 @@ import pytest
 from federation.consensus.encoding import FrameKind
 from federation.consensus.messages import GetFinal, decode_message, encode_message
 from federation.consensus.records import Mode
+from federation.signed_heights import sign_heights
 from federation.start import StartOptions
+from sidechain.chain import Chain
 from sidechain.errors import InvalidBlock, InvariantError
 from sidechain.primitives.block import Block
 from sidechain.script.block_signature import signblock_witness
 from tests.federation.engine_world import Process, World, run_virtual
+from tests.federation.founded import member_folder
 from tests.federation.test_incoming import LIAR, Liar
 
 RESTART = StartOptions()
@@ -40,6 +45,21 @@ async def left_behind(folder: Path, *, at: int, height: int) -> tuple[World, lis
     await world.until_height(height)
     chain = world.processes[1].chain
     return world, [chain.block_bytes(h) for h in range(1, height + 1)]
+
+
+def signed_ahead(folder: Path, height: int) -> World:
+    """Members 1, 2 and 3 with so many blocks that all have signed; member 0 has none."""
+    world = World(folder)
+    source = folder / "signed"
+    with contextlib.closing(Chain.open(source, world.params)) as chain:
+        sign_heights(
+            chain, secrets=world.secrets, k=world.members.k, count=height, coinbase_scripts=()
+        )
+    for index in (1, 2, 3):
+        shutil.copytree(source, member_folder(folder, index).chain)
+    for index in (1, 2, 3):
+        world.start(index)
+    return world
 
 
 def alone(world: World, index: int = 0) -> Process:
@@ -105,6 +125,61 @@ def test_member_when_far_behind_then_connects_in_order_from_several_peers(tmp_pa
         assert len({to for to, _, _ in asked}) > 1
         await world.pass_time(1)
         assert not back.network.expected and not back.engine.is_behind
+        await world.close()
+
+    run_virtual(story())
+
+
+def test_blocks_when_synced_then_one_write_for_many_and_all_on_disk_before_a_vote(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """N28: one sync for up to 64 final blocks of others, and always before anything is signed."""
+
+    async def story() -> None:
+        world = signed_ahead(tmp_path, 150)
+        back = world.start(0)
+        database = back.chain._state._database
+        written: list[int] = []
+        signed_with_blocks_held: list[bool] = []
+        plain_write, plain_sign = database.write, back.signer.sign_vote
+
+        def write(puts: Any, deletes: Any = (), *, sync: bool = True) -> None:
+            plain_write(puts, deletes, sync=sync)
+            written.append(back.chain.tip_height)
+
+        def sign_vote(*order: Any) -> Any:
+            signed_with_blocks_held.append(bool(database._held))
+            return plain_sign(*order)
+
+        monkeypatch.setattr(database, "write", write)
+        monkeypatch.setattr(back.signer, "sign_vote", sign_vote)
+        await world.until(lambda: back.chain.tip_height == 150, seconds=5)
+        await world.pass_time(2)
+        assert not database._held and back.chain.tip_height == 150
+        assert 2 <= len(written) < 30, written
+        assert max(b - a for a, b in zip([2, *written], written, strict=False)) <= 64
+        for process in world.processes.values():
+            process.peg.due = True
+            process.engine.work_available()
+        await world.until_height(152)
+        assert signed_with_blocks_held and not any(signed_with_blocks_held)
+        await world.close()
+
+    run_virtual(story())
+
+
+def test_member_when_killed_in_the_middle_of_catching_up_then_goes_on_from_there(
+    tmp_path: Path,
+) -> None:
+    async def story() -> None:
+        world = signed_ahead(tmp_path, 200)
+        back = world.start(0)
+        await world.until(lambda: back.chain.tip_height >= 90, seconds=5)
+        back.chain._state._database._held.clear()  # what SIGKILL takes away
+        await world.kill(0)
+        again = world.start(0, RESTART)
+        assert 26 <= again.chain.tip_height < 200
+        await world.until(lambda: again.chain.tip_height == 200, seconds=5)
         await world.close()
 
     run_virtual(story())

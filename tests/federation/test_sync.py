@@ -32,7 +32,7 @@ def ask(peer: int, first: int, count: int = WINDOW_BLOCKS) -> FinalRequest:
 def test_plan_when_at_the_tip_then_nothing() -> None:
     planner = planner_with({1: 10, 2: 9})
     assert planner.plan(10, 0) == ()
-    assert not planner.is_behind(10) and planner.is_behind(9)
+    assert planner.lag_blocks(10) == 0 and planner.lag_blocks(9) == 1
     assert SyncPlanner().plan(0, 0) == ()
 
 
@@ -211,6 +211,48 @@ def test_peer_when_it_claims_much_and_sends_nothing_then_it_is_not_believed() ->
     planner = planner_with({1: 2**32 - 1})
     assert planner.plan(10, 0)
     for times in range(1, DISBELIEVED_AFTER + 1):
-        assert planner.is_behind(10)
+        assert planner.lag_blocks(10) > 0
         planner.plan(10, times * SILENCE_MS)
-    assert not planner.is_behind(10)
+    assert planner.lag_blocks(10) == 0
+
+
+def catch_up(slow: dict[int, int], blocks: int) -> int:
+    """Virtual milliseconds until all blocks are here; `slow` peers take so long for each one."""
+    planner = planner_with(dict.fromkeys((1, 2, 3), blocks))
+    due: list[tuple[int, int, int]] = []
+    now_ms = tip = 0
+    while tip < blocks:
+        for request in planner.plan(tip, now_ms):
+            first_ms, pace_ms = now_ms + 1, slow.get(request.peer, 1)
+            due += [
+                (first_ms + pace_ms * (1 + i), request.peer, request.from_height + i)
+                for i in range(request.count)
+            ]
+        due.sort()
+        if not due or due[0][0] > now_ms + 1_000:
+            now_ms += 1_000  # the engine's tick
+            continue
+        now_ms, peer, height = due.pop(0)
+        planner.received(peer, height, b"x", now_ms)
+        while planner.next_block(tip) is not None:
+            tip += 1
+    return now_ms
+
+
+NEVER_MS = 10**9
+
+
+@pytest.mark.parametrize(
+    "slow", [{1: NEVER_MS}, {1: 1_900}, {1: NEVER_MS, 2: NEVER_MS}, {2: 1_000, 3: 9_000}]
+)
+def test_slow_peers_when_there_is_a_quick_one_then_they_hold_up_little(
+    slow: dict[int, int],
+) -> None:
+    """C54: each is left alone longer every time; 2,000 blocks take seconds, not minutes."""
+    assert catch_up({}, 2_000) < 3_000
+    assert catch_up(slow, 2_000) < 30_000
+
+
+@pytest.mark.parametrize("pace_ms", [200, 1_500])
+def test_slow_peers_when_there_are_no_others_then_they_are_used(pace_ms: int) -> None:
+    assert catch_up({1: pace_ms, 2: pace_ms, 3: pace_ms}, 300) < 300 * pace_ms

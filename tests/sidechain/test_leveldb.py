@@ -76,3 +76,54 @@ def test_batch_when_disk_refuses_then_unavailable(
         monkeypatch.setattr(database, "_db", Refusing())
         with pytest.raises(Unavailable, match="No space left"):
             database.write({b"a": b"1"})
+
+
+def test_changes_when_held_back_then_read_here_and_on_disk_with_the_next_batch(
+    tmp_path: Path,
+) -> None:
+    with Database(tmp_path / "db") as database:
+        database.write({b"a": b"1", b"b": b"1"})
+        database.hold({b"a": b"2"}, [b"b"])
+        database.hold({b"c": b"3"})
+        assert [database.get(key) for key in (b"a", b"b", b"c")] == [b"2", None, b"3"]
+        assert list(plain_items(database)) == [(b"a", b"1"), (b"b", b"1")]
+        database.write({b"d": b"4"}, [b"c"])
+        assert list(plain_items(database)) == [(b"a", b"2"), (b"d", b"4")]
+        database.hold({b"e": b"5"})
+        assert list(database.items(b"e")) == [(b"e", b"5")]
+        database.hold({b"f": b"6"})
+        with database.snapshot() as snapshot:
+            assert snapshot.get(b"f") == b"6"
+        database.hold({}, [b"f"])
+    with Database(tmp_path / "db") as database:
+        assert database.get(b"e") == b"5" and database.get(b"f") is None
+
+
+def test_changes_when_held_back_and_the_disk_refuses_then_still_held(tmp_path: Path) -> None:
+    database = Database(tmp_path / "db")
+    plain, database._db = database._db, NoDisk()
+    database.hold({b"a": b"1"})
+    with pytest.raises(Unavailable):
+        database.flush()
+    assert database.get(b"a") == b"1"
+    database._db = plain
+    database.close()
+    with Database(tmp_path / "db") as again:
+        assert again.get(b"a") == b"1"
+
+
+def test_hold_when_a_key_is_put_and_deleted_then_refused(tmp_path: Path) -> None:
+    with Database(tmp_path / "db") as database, pytest.raises(InvariantError):
+        database.hold({b"a": b"1"}, [b"a"])
+
+
+def plain_items(database: Database) -> list[tuple[bytes, bytes]]:
+    """What is on the disk."""
+    return list(database._db.iterator())
+
+
+class NoDisk:
+    """A LevelDB whose disk is full."""
+
+    def write_batch(self, **options: bool) -> None:
+        raise plyvel.IOError("No space left on device")
