@@ -75,6 +75,18 @@ class CertificateArchive:
         """The COMMIT certificates in memory, oldest first."""
         return [c for c in self._held.values() if c.type is VoteType.PRECOMMIT]
 
+    async def find(self, request: GetCertificate) -> Certificate | None:
+        """The certificate asked for, from memory or from an own journal file."""
+        held = self._held.get(_key_asked(request))
+        number = self._file_of(request.height) if held is None else None
+        if number is None:
+            return held
+        try:
+            return await asyncio.to_thread(_find, self._journal, number, request)
+        except (JournalCorrupt, OSError) as error:
+            self._log.warning("journal_not_readable", number=number, reason=str(error))
+            return None
+
     def answer(self, to: int, request: GetCertificate) -> None:
         """Send the certificate asked for, now or after a search, or nothing."""
         budget = self._budgets.setdefault(
@@ -86,10 +98,8 @@ class CertificateArchive:
         if held is not None:
             self._send(to, held)
         elif not self._is_searching:
-            number = self._file_of(request.height)
-            if number is not None:
-                self._is_searching = True
-                self._spawn(self._search(number, to, request))
+            self._is_searching = True
+            self._spawn(self._search(to, request))
 
     def drop_old(self, height: int) -> None:
         """Delete journal files whose records are all old enough (N25).
@@ -111,12 +121,9 @@ class CertificateArchive:
 
     # -- inside
 
-    async def _search(self, number: int, to: int, request: GetCertificate) -> None:
+    async def _search(self, to: int, request: GetCertificate) -> None:
         try:
-            found = await asyncio.to_thread(_find, self._journal, number, request)
-        except (JournalCorrupt, OSError) as error:
-            self._log.warning("journal_not_readable", number=number, reason=str(error))
-        else:
+            found = await self.find(request)
             if found is not None:
                 self._send(to, found)
         finally:
@@ -166,8 +173,13 @@ def _find(journal: Journal, number: int, request: GetCertificate) -> Certificate
 
 
 def _key(certificate: Certificate) -> _Key:
-    return (int(certificate.type), certificate.height, certificate.round, certificate.block_hash)
+    return _key_of(certificate.type, certificate.height, certificate.round, certificate.block_hash)
 
 
 def _key_asked(request: GetCertificate) -> _Key:
-    return (int(VoteType(request.type)), request.height, request.round, request.block_hash)
+    return _key_of(request.type, request.height, request.round, request.block_hash)
+
+
+def _key_of(kind: VoteType, height: int, round_number: int, block_hash: bytes) -> _Key:
+    """Any COMMIT of a block answers for it; who asks cannot know its round."""
+    return int(kind), height, -1 if kind is VoteType.PRECOMMIT else round_number, block_hash

@@ -1,7 +1,7 @@
-"""Commands about proofs that outlive the federation: evidence against members.
+"""Commands about proofs that outlive the federation: evidence, and decided blocks.
 
-They read files and ask nobody: evidence that members have kept, whether they run or not, and files
-that somebody exported, of which the federation file tells all that is needed to check them.
+Evidence is read from the members' files, whether they run or not; a block with its votes is asked
+of a member. Whatever was exported is checked with the federation file alone.
 
 Source: consensus:C58, N26.
 """
@@ -14,15 +14,17 @@ from typing import Any, Final
 import click
 
 from federation.canonical import NotCanonical, canonical_json, strict_loads
+from federation.cli_member import asking, folder_option
 from federation.cli_session import Failed, Session, command
 from federation.config import FederationFile
 from federation.consensus.messages import EvidenceClass
 from federation.evidence_store import EVIDENCE_NAME, read_evidence
-from federation.stranger import CLASS_WORDS, NotProved, Stranger, convict
+from federation.stranger import CLASS_WORDS, NotProved, Stranger, convict, prove_decided
 
 EVIDENCE_FILE_MAX_BYTES: Final = 1_000_000
+CERTIFICATE_FILE_MAX_BYTES: Final = 9_000_000
+"""The largest block in hex, and what stands around it."""
 FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
-FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
 _HEX_SHOWN: Final = 16
 
 
@@ -96,18 +98,14 @@ def register(program: click.Group) -> None:
     program.add_command(group)
     _register_kept(group)
     _register_verify(group)
+    _register_certificate(program)
 
 
 def _register_kept(group: click.Group) -> None:
-    folder_option = click.option(
-        "--folder",
-        type=FOLDER,
-        help="Folder of one member (with evidence.jsonl), instead of a local federation's members.",
-    )
     federation_option = _federation_option()
 
     @command(group, "list")
-    @folder_option
+    @folder_option()
     @federation_option
     async def list_evidence(
         session: Session, *, folder: Path | None, federation_path: Path | None
@@ -124,7 +122,7 @@ def _register_kept(group: click.Group) -> None:
 
     @command(group, "show")
     @click.argument("name", metavar="ID")
-    @folder_option
+    @folder_option()
     @federation_option
     async def show(
         session: Session, *, name: str, folder: Path | None, federation_path: Path | None
@@ -146,7 +144,7 @@ def _register_kept(group: click.Group) -> None:
     @command(group, "export")
     @click.argument("name", metavar="ID")
     @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="File.")
-    @folder_option
+    @folder_option()
     @federation_option
     async def export(
         session: Session,
@@ -181,6 +179,78 @@ def _register_verify(group: click.Group) -> None:
             session.output.result({"evidence": False, "reason": str(error)}, "")
             raise Failed(f"{path} is no evidence: {error}") from error
         session.output.result({"evidence": True, **found}, conviction_text(found))
+
+
+def _register_certificate(program: click.Group) -> None:
+    group = GroupWithDefault(
+        "certificate",
+        default="show",
+        takes=lambda word: word[:1].isdigit(),
+        help="The votes that decided a block: `certificate HEIGHT` shows and exports them.",
+    )
+    program.add_command(group)
+
+    @command(group, "show")
+    @click.argument("height", type=click.IntRange(1, 2**32 - 1))
+    @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="File.")
+    @click.option("--member", "name", help="Ask this member. [default: whichever answers]")
+    @folder_option()
+    async def show_certificate(
+        session: Session,
+        *,
+        height: int,
+        output: Path | None,
+        name: str | None,
+        folder: Path | None,
+    ) -> None:
+        """Show who voted for the block of HEIGHT and who signed it; with -o, export it.
+
+        The file holds the whole block with the votes. A member that lacks the votes asks the
+        others. With --json and without -o the file's content is printed.
+        """
+        session.output.progress("certificate", f"asking for the votes of block {height}")
+        async with asking(session, name, folder) as ask:
+            found: dict[str, Any] = await ask("getcertificate", height)
+        if output is not None:
+            write_proof(session, found, output, f"block {height} with its votes")
+            return
+        stranger = _stranger(session, _federation_of(session, folder))
+        try:
+            text = decided_text(prove_decided(found, stranger).to_json())
+        except NotProved as error:
+            raise Failed(f"what the member sent proves nothing: {error}") from error
+        session.output.result(found, f"{text}\n-o FILE writes it, for `certificate verify`")
+
+    @command(group, "verify")
+    @click.argument("path", metavar="FILE", type=FILE)
+    @_federation_option()
+    async def verify_certificate(
+        session: Session, *, path: Path, federation_path: Path | None
+    ) -> None:
+        """Check a block with its votes, with nothing but the federation file.
+
+        Exit code 1 when the file proves nothing, with the reason.
+        """
+        stranger = _stranger(session, federation_path)
+        try:
+            plain = read_proof(path, CERTIFICATE_FILE_MAX_BYTES)
+            found = prove_decided(plain, stranger).to_json()
+        except NotProved as error:
+            session.output.result({"proved": False, "reason": str(error)}, "")
+            raise Failed(f"{path} proves nothing: {error}") from error
+        session.output.result({"proved": True, **found}, decided_text(found))
+
+
+def decided_text(found: dict[str, Any]) -> str:
+    """A decided block for people."""
+    return "\n".join(
+        [
+            f"block {found['height']} ({found['hash']}) was decided in round {found['round']}",
+            f"votes       {', '.join(found['voters'])}",
+            f"signatures  {', '.join(found['signers'])}",
+            f"holds       {found['transactions']} transactions",
+        ]
+    )
 
 
 def conviction_text(found: dict[str, Any]) -> str:
@@ -231,6 +301,12 @@ def _federation_option() -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         type=FILE,
         help="federation.json. [default: that of the data folder]",
     )
+
+
+def _federation_of(session: Session, folder: Path | None) -> Path | None:
+    """Where a member's folder has the usual place in a federation's, that federation's file."""
+    usual = folder.parent.parent / "federation.json" if folder is not None else None
+    return usual if usual is not None and usual.is_file() else None
 
 
 def _stranger(session: Session, path: Path | None) -> Stranger:

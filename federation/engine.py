@@ -12,10 +12,11 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import Final
 
+from federation.certificate_requests import CertificateRequests
 from federation.certificates import CertificateArchive
 from federation.consensus import effects as fx
 from federation.consensus import events as ev
-from federation.consensus.messages import Message, encode_message
+from federation.consensus.messages import GetCertificate, Message, encode_message
 from federation.consensus.records import (
     JournalRecord,
     Mode,
@@ -71,6 +72,7 @@ class Engine:
         self._finals = FinalBlocks(parts, feed=self._feed, post=self.post)
         self._signatures = OwnSignatures(parts, feed=self._feed, send=self._send)
         self._incoming: IncomingMessages | None = None
+        self._requests = CertificateRequests(parts.network)
         self._archive = CertificateArchive(
             parts.journal,
             send=self._send,
@@ -149,6 +151,19 @@ class Engine:
         """The round in which a block was decided, where this process knows it."""
         return self._decided_rounds.get(height)
 
+    async def commit_of(self, height: int) -> Certificate | None:
+        """The votes that decided a final block, own or asked of others; None: nobody has them.
+
+        Source: N25.
+        """
+        request = GetCertificate(
+            type=VoteType.PRECOMMIT,
+            height=height,
+            round=0,
+            block_hash=self._chain.header(height).hash,
+        )
+        return await self._archive.find(request) or await self._requests.ask_all(request)
+
     def learn(self, records: tuple[JournalRecord, ...]) -> None:
         """Take in journal records of earlier processes: certificates, and blocks kept by order."""
         self._archive.note(records)
@@ -216,7 +231,12 @@ class Engine:
                 may be sent any more (C40).
         """
         self._incoming = IncomingMessages(
-            self._parts, self._finals, feed=self._feed, alarm=self.raise_alarm, nonce=nonce
+            self._parts,
+            self._finals,
+            self._requests,
+            feed=self._feed,
+            alarm=self.raise_alarm,
+            nonce=nonce,
         )
         height = self._chain.tip_height
         if start is ev.StartMode.INTACT and self._finals.shows_lost_journal(OWN_BLOCKS_LOOKED_AT):

@@ -10,6 +10,7 @@ consensus:C71, consensus:C87, consensus:C92-C99, N15.
 from collections.abc import Callable
 from typing import Final
 
+from federation.certificate_requests import CertificateRequests
 from federation.consensus import events as ev
 from federation.consensus.early import EarlyMessages
 from federation.consensus.encoding import FrameKind, InvalidMessage
@@ -63,6 +64,7 @@ class IncomingMessages:
         self,
         parts: EngineParts,
         finals: FinalBlocks,
+        requests: CertificateRequests,
         *,
         feed: Callable[[ev.Event], None],
         alarm: Callable[[str], None],
@@ -71,6 +73,7 @@ class IncomingMessages:
         self._parts = parts
         self._driver = parts.driver
         self._finals = finals
+        self._requests = requests
         self._feed = feed
         self._alarm = alarm
         self._nonce = nonce
@@ -166,6 +169,9 @@ class IncomingMessages:
     ) -> None:
         if height == self._driver.height + 1:
             self._early.add(member, message)
+        if isinstance(message, Certificate) and height < self._driver.height:
+            self._on_old_certificate(member, message)
+            return
         if height != self._driver.height or not self._driver.wants(message):
             return
         checked = self._parts.verifier.check(message)
@@ -178,6 +184,18 @@ class IncomingMessages:
         else:
             self._parts.log.warning("bad_signature", member=member, kind=type(message).__name__)
             self._suspect_parameters(member, message)
+
+    def _on_old_certificate(self, member: int, certificate: Certificate) -> None:
+        """One of a height that is over: only when it was asked for."""
+        if not self._requests.wants(certificate):
+            return
+        # The members of that height are those of today: this version follows no change of members.
+        checked = self._parts.verifier.check(certificate)
+        self._parts.network.charge_signatures(
+            member, checked=checked.operations, failed=0 if checked.good else 1
+        )
+        if checked.good:
+            self._requests.take(member, certificate)
 
     def _suspect_parameters(self, member: int, message: Message) -> None:
         """C87: members who sign under other parameters look as if none of their votes verified."""

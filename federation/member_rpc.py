@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from federation.certificates import KEPT_HEIGHTS, KEPT_S
 from federation.config import FederationFile
 from federation.consensus.driver import Driver
 from federation.engine import Engine
@@ -28,6 +29,7 @@ from sidechain.wallet.covenant import NUMS_KEY, CovenantTerms
 
 INVALID_PARAMETER = -8
 NOT_YET = -28
+NOT_FOUND = -5
 NOT_FOUND = -5
 BLOCKS_SHOWN_MAX = 1_000
 BLOCKS_PER_TURN = 20
@@ -60,6 +62,7 @@ class MemberMethods:
             (self.getfederationinfo, "State of the agreement, links and limits in force."),
             (self.getblocksigners, "Who proposed and who signed each block of a range."),
             (self.getevidence, "Evidence against members."),
+            (self.getcertificate, "A final block with the votes that decided it."),
             (self.unhalt, "Leave HALTED; the block (hash) of this chain stands."),
             (self.resumeat, "Vote from a height on, by this operator's word alone (C76)."),
             (
@@ -182,6 +185,30 @@ class MemberMethods:
         """All evidence, oldest first."""
         return self.evidence.all()
 
+    async def getcertificate(self, height: Any) -> dict[str, Any]:
+        """A final block and its COMMIT certificate, from this member or from another (N25, N26)."""
+        wanted = _whole(height, "height", 1, HEIGHT_MAX)
+        if wanted > self.chain.tip_height:
+            raise RpcError(
+                INVALID_PARAMETER,
+                f"there is no block {wanted} yet: {self.chain.tip_height} is the newest",
+            )
+        commit = await self.engine.commit_of(wanted)
+        if commit is None:
+            raise RpcError(
+                NOT_FOUND,
+                f"no member that answers holds the votes for block {wanted}: they are kept for "
+                f"{KEPT_HEIGHTS:,} heights and {KEPT_S // 3_600} hours at least",
+            )
+        return {
+            "genesis": self.chain.params.genesis_hash.hex(),
+            "parameter_hash": self.federation.parameter_hash().hex(),
+            "params_root": self.production.params_root().hex(),
+            "height": wanted,
+            "block": self.chain.block_bytes(wanted).hex(),
+            "certificate": commit.encode().hex(),
+        }
+
     # -- peg
 
     def getpeginfo(self) -> dict[str, Any]:
@@ -195,7 +222,7 @@ class MemberMethods:
         except Invalid as error:
             raise RpcError(INVALID_PARAMETER, str(error)) from error
         if found is None:
-            raise RpcError(-5, "no final block holds this burn")
+            raise RpcError(NOT_FOUND, "no final block holds this burn")
         return found
 
     def listpegouts(self) -> list[dict[str, Any]]:

@@ -231,7 +231,7 @@ class BlockProduction:
         if header.hash != block_hash or header.signblock_witness:
             raise InvalidBlock("not the block named")
         block = Block.decode(data, self._chain.params)
-        _check_committed(block)
+        check_committed(block)
         self._remember(data, block)
         return block
 
@@ -244,7 +244,7 @@ class BlockProduction:
             Invalid: these bytes are wrong.
         """
         block = Block.decode(data, self._chain.params)
-        _check_committed(block)
+        check_committed(block)
         return block
 
     def _remember(self, data: bytes, block: Block) -> None:
@@ -325,8 +325,12 @@ class BlockProduction:
         return signatures_in(header, self._members)
 
 
-def _check_committed(block: Block) -> None:
-    """Raise Invalid unless header and coinbase commit to all transactions with their witnesses."""
+def check_committed(block: Block) -> None:
+    """Refuse a block whose header and coinbase do not commit to all its transactions' bytes.
+
+    Raises:
+        Invalid: with Elements' reject code.
+    """
     if not block.transactions or not block.transactions[0].is_coinbase:
         raise InvalidBlock("bad-cb-missing")
     root, mutated = block.transaction_root()

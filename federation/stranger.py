@@ -1,4 +1,4 @@
-"""What can be checked with nothing but the federation file: evidence against members.
+"""What can be checked with nothing but the federation file: evidence, and decided blocks.
 
 Whoever checks holds no chain and asks nobody. The founding members' set and parameters are in the
 file; a federation that has changed its members since needs the headers of the change as well, and
@@ -14,14 +14,15 @@ from federation.config import FederationFile
 from federation.consensus.encoding import NIL, InvalidMessage, MessageReader
 from federation.consensus.evidence import check_evidence
 from federation.consensus.messages import Evidence, EvidenceClass
-from federation.consensus.votes import Vote, VoteType
-from federation.header_signatures import read_header, signatures_in
+from federation.consensus.votes import BlockSignature, Certificate, Vote, VoteType
+from federation.header_signatures import read_header, signatures_in, verified_signatures
 from federation.members import MemberSet
+from federation.production import check_committed
 from federation.verification import MessageVerifier
 from sidechain.crypto.keys import is_low_s
 from sidechain.errors import Invalid
 from sidechain.params import ChainParams
-from sidechain.primitives.block import BlockHeader
+from sidechain.primitives.block import Block, BlockHeader
 from sidechain.primitives.genesis import genesis_block
 from sidechain.validation.dynafed import full_current
 
@@ -156,6 +157,85 @@ def convict(plain: object, stranger: Stranger) -> Conviction:
         first=first,
         second=second,
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decided:
+    """What a certificate proves: who voted for the block in one round, and who signed it."""
+
+    height: int
+    block_hash: bytes
+    round: int
+    voters: tuple[str, ...]
+    signers: tuple[str, ...]
+    transactions: int
+    time: int
+
+    def to_json(self) -> dict[str, Any]:
+        """The same for programs."""
+        return {
+            "height": self.height,
+            "hash": self.block_hash[::-1].hex(),
+            "round": self.round,
+            "voters": list(self.voters),
+            "signers": list(self.signers),
+            "transactions": self.transactions,
+            "time": self.time,
+        }
+
+
+def prove_decided(plain: object, stranger: Stranger) -> Decided:
+    """Check a block with the votes that decided it, as `fedpeg certificate -o` writes it.
+
+    Raises:
+        NotProved: why it proves nothing.
+    Source: consensus:C12, consensus:C37, N25, N26.
+    """
+    if not isinstance(plain, dict):
+        raise NotProved("it is not a JSON object")
+    stranger.check_origin(plain)
+    try:
+        parts = [bytes.fromhex(plain[name]) for name in ("block", "certificate")]
+    except (KeyError, TypeError, ValueError):
+        raise NotProved("block or certificate is missing or no hex") from None
+    block, signatures = _signed_block(parts[0], stranger)
+    try:
+        reader = MessageReader(parts[1])
+        certificate = Certificate.read(reader)
+        reader.done()
+    except InvalidMessage as error:
+        raise NotProved(f"not a certificate: {error}") from error
+    named = (certificate.type, certificate.height, certificate.block_hash)
+    if named != (VoteType.PRECOMMIT, block.header.height, block.hash):
+        raise NotProved("the certificate is no COMMIT of this block")
+    if plain.get("height") != block.header.height:
+        raise NotProved(f"the block is of height {block.header.height}, not as the file says")
+    if (
+        certificate.votes[-1][0] >= stranger.members.n
+        or not stranger.verifier().check(certificate).good
+    ):
+        raise NotProved("the votes in the certificate are not those of k members")
+    names = [member.name for member in stranger.federation.members]
+    return Decided(
+        height=block.header.height,
+        block_hash=block.hash,
+        round=certificate.round,
+        voters=tuple(names[member] for member, _, _ in certificate.votes),
+        signers=tuple(names[signature.member] for signature in signatures),
+        transactions=len(block.transactions),
+        time=block.header.time,
+    )
+
+
+def _signed_block(data: bytes, stranger: Stranger) -> tuple[Block, tuple[BlockSignature, ...]]:
+    try:
+        block = Block.decode(data, stranger.params)
+        check_committed(block)
+        if block.header.current.signblockscript != stranger.signblockscript:
+            raise NotProved("a block under another signblockscript")
+        return block, verified_signatures(block.header, stranger.members, stranger.params)
+    except Invalid as error:
+        raise NotProved(f"the block: {error}") from error
 
 
 def _read_claim(plain: dict[str, Any], stranger: Stranger) -> tuple[int, int, Evidence]:

@@ -67,6 +67,8 @@ COMMANDS = (
     "wallet pset finalize",
     "wallet pset send",
     "bench catchup",
+    "certificate show",
+    "certificate verify",
     "evidence list",
     "evidence show",
     "evidence export",

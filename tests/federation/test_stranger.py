@@ -1,5 +1,6 @@
 """What convinces a stranger who has the federation file alone (consensus:C56, consensus:C58)."""
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,9 +10,11 @@ import pytest
 
 from federation.consensus.evidence import two_blocks
 from federation.consensus.messages import Evidence, EvidenceClass
-from federation.consensus.votes import VoteType
-from federation.stranger import NotProved, convict
+from federation.consensus.votes import Certificate, VoteType
+from federation.signed_heights import sign_heights
+from federation.stranger import NotProved, convict, prove_decided
 from sidechain.chain import Chain
+from sidechain.primitives.block import Block
 from tests.federation.proofs import Signers
 
 H1, H2 = b"\x21" * 32, b"\x22" * 32
@@ -150,3 +153,96 @@ def test_founding_root_when_worked_out_then_what_a_chain_finds(
         assert chain.full_current().signblockscript == signers.stranger.signblockscript
     finally:
         chain.close()
+
+
+# -- decided blocks
+
+
+@pytest.fixture(scope="module")
+def proof(signers: Signers, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A block with its votes as a member exports it."""
+    path = tmp_path_factory.mktemp("chain") / "chain"
+    with contextlib.closing(Chain.open(path, signers.stranger.params)) as chain:
+        sign_heights(chain, secrets=signers.secrets, k=3, count=2, coinbase_scripts=())
+        block, data = chain.block(2), chain.block_bytes(2)
+    return {
+        "genesis": signers.stranger.params.genesis_hash.hex(),
+        "parameter_hash": signers.file.parameter_hash().hex(),
+        "params_root": signers.stranger.params_root.hex(),
+        "height": 2,
+        "block": data.hex(),
+        "certificate": signers.commit(block.hash, height=2, round=1).encode().hex(),
+    }
+
+
+def test_block_when_k_voted_for_it_in_one_round_then_proved_with_their_names(
+    signers: Signers, proof: dict[str, Any]
+) -> None:
+    """C12, C37."""
+    found = prove_decided(proof, signers.stranger)
+    assert (found.height, found.round, found.transactions) == (2, 1, 1)
+    assert found.voters == found.signers == ("m0", "m1", "m2")
+    assert found.to_json()["hash"] == found.block_hash[::-1].hex()
+
+
+def other_commit(signers: Signers, **fields: Any) -> Change:
+    def change(proof: dict[str, Any]) -> None:
+        block = Block.decode(bytes.fromhex(proof["block"]), signers.stranger.params)
+        commit = signers.commit(block.hash, height=2)
+        proof["certificate"] = replace(commit, **fields).encode().hex()
+
+    return change
+
+
+def without_a_signature(signers: Signers) -> Change:
+    def change(proof: dict[str, Any]) -> None:
+        block = Block.decode(bytes.fromhex(proof["block"]), signers.stranger.params)
+        witness = block.header.signblock_witness
+        short = block.with_signblock_witness((*witness[:1], *witness[2:]))
+        proof["block"] = short.serialize().hex()
+
+    return change
+
+
+BLOCK_CHANGES: list[tuple[Callable[[Signers], Change], str]] = [
+    (lambda s: lambda p: p.update(genesis="00" * 32), "genesis is not"),
+    (lambda s: lambda p: p.update(params_root="00" * 32), "other parameters"),
+    (lambda s: lambda p: p.update(height=3), "the block is of height 2"),
+    (lambda s: lambda p: p.update(block=p["block"][:-2]), "the block: "),
+    (lambda s: lambda p: p.update(block=p["block"] + "00"), "the block: "),
+    (lambda s: lambda p: p.update(certificate=p["certificate"] + "00"), "not a certificate"),
+    (lambda s: lambda p: p.update(certificate="zz"), "no hex"),
+    (lambda s: lambda p: p.pop("block"), "no hex"),
+    (lambda s: other_commit(s, height=3), "no COMMIT of this block"),
+    (lambda s: other_commit(s, type=VoteType.PREVOTE), "no COMMIT of this block"),
+    (lambda s: other_commit(s, block_hash=H1), "no COMMIT of this block"),
+    (lambda s: other_commit(s, round=1), "not those of k members"),
+    (lambda s: other_commit(s, votes=s.commit(H1, height=2).votes), "not those of k members"),
+    (
+        lambda s: (
+            lambda p: p.update(
+                certificate=replace(
+                    Certificate.decode(bytes.fromhex(p["certificate"])),
+                    votes=Certificate.decode(bytes.fromhex(p["certificate"])).votes[:2],
+                )
+                .encode()
+                .hex()
+            )
+        ),
+        "not those of k members",
+    ),
+    (without_a_signature, "block-proof-invalid"),
+]
+
+
+@pytest.mark.parametrize(("make", "reason"), BLOCK_CHANGES)
+def test_block_when_something_is_changed_then_nothing_is_proved(
+    signers: Signers,
+    proof: dict[str, Any],
+    make: Callable[[Signers], Change],
+    reason: str,
+) -> None:
+    changed = dict(proof)
+    make(signers)(changed)
+    with pytest.raises(NotProved, match=reason):
+        prove_decided(changed, signers.stranger)
