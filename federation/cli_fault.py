@@ -3,12 +3,14 @@
 Source: issue 4 item 10, N32.
 """
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
 import click
 
-from federation.cli_session import Seconds, Session, command
+from federation.cli_session import Failed, Seconds, Session, command
+from federation.fault_check import CheckReport, check
 from federation.fault_disk import Damage
 from federation.faults import ActiveFault, Faults, Injection
 
@@ -223,6 +225,47 @@ def _register_all(group: click.Group) -> None:
         """
         done = await _faults(session).heal(fault)
         session.output.result({"healed": done}, "\n".join(done) or "nothing was wrong")
+
+    @command(group, "check")
+    @click.option("--keep-stopped", is_flag=True, help="Leave the members down afterwards.")
+    async def check_disks(session: Session, *, keep_stopped: bool) -> None:
+        """Stop the members, read every disk, and say whether all promises were kept.
+
+        One block a height, each with k valid signatures; no two votes of one key at a place and
+        none against the own lock, over all journals, also those that a fault took away; equal peg
+        books and coins. The members that ran are started again. Exit code 1 for a violation.
+        """
+        federation = session.federation
+        federation.require_state()
+        with federation.folder.locked():
+            ran = [m.name for m in federation.require_state().members]
+            ran = [name for name in ran if federation.stop_member(name, kill=False)]
+            session.output.progress("check", "reading the disks of all members")
+            try:
+                report = await asyncio.to_thread(check, federation.folder.path)
+            finally:
+                if ran and not keep_stopped:
+                    await federation.start_members(ran)
+        session.output.result(report.to_json(), _report_text(report))
+        if not report.is_sound:
+            raise Failed(f"{len(report.violations)} promises were broken")
+
+
+def _report_text(report: CheckReport) -> str:
+    tips = ", ".join(f"{name} {height}" for name, height in report.tips.items())
+    lines = [
+        f"heights       {tips}",
+        f"votes         {report.votes} in the members' own journals",
+        f"certificates  {report.certificates}, signatures verified",
+        f"block sigs    {report.block_signatures}",
+    ]
+    if report.lost_journals:
+        lines.append(f"lost          {report.lost_journals} journals that a fault took away")
+    if report.liars:
+        lines.append(f"liars         {', '.join(report.liars)}")
+    lines += [f"note: {note}" for note in report.notes]
+    lines += [f"BROKEN: {violation}" for violation in report.violations]
+    return "\n".join([*lines, *["all promises were kept"] * report.is_sound])
 
 
 def _faults(session: Session) -> Faults:
