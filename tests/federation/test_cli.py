@@ -33,6 +33,7 @@ COMMANDS = (
     "down",
     "status",
     "env",
+    "fault check",
     "fault clock",
     "fault corrupt-journal",
     "fault delay",

@@ -38,6 +38,7 @@ NEEDS_A_FEDERATION = (
     "fault restore m0",
     "fault corrupt-journal m0 --at -4",
     "fault list",
+    "fault check",
     "fault heal",
     "wallet create alice",
     "wallet list",
