@@ -46,7 +46,7 @@ from federation.start import (
 from federation.verification import MessageVerifier
 from federation.wal import BlockFiles, Journal
 from peg.bitcoind import BitcoindClient
-from peg.burn_relay import check_relayed_burns
+from peg.burn_relay import BurnRelay
 from peg.parent_view import ParentChange, ParentView
 from peg.service import PegPorts, PegService, PegSetup
 from peg.watcher import ParentWatcher
@@ -86,6 +86,7 @@ class NodeParts:
     start: StartMode
     peg_journal: Journal
     covenants: CovenantFile
+    burns: BurnRelay
     signer: Signer
     log: EventLog
     seams: NodeSeams
@@ -324,6 +325,7 @@ class Node:
             journal=parts.peg_journal,
             journal_bodies=[record.body for record in parts.peg_journal.records],
             log=self._log,
+            burns=self._parts.burns,
             covenants=covenant_ports(
                 self._chain,
                 parts.covenants,
@@ -430,6 +432,13 @@ class Node:
         return await self._peg.parent_facts_for(tx)
 
 
+def _burn_relay(federation: FederationFile) -> BurnRelay:
+    programs = (federation.fed_script().program,)
+    return BurnRelay(
+        chain=federation.chain_params(), parameters=federation.peg, fed_programs=programs
+    )
+
+
 def _load_federation(federation_path: Path, config: MemberConfig, log: EventLog) -> FederationFile:
     federation = FederationFile.load(
         federation_path, allow_no_byzantine_safety=config.allow_no_byzantine_safety
@@ -478,15 +487,11 @@ def open_node(
         peg_journal = open_peg_journal(folder, genesis=genesis, vote_key=vote_key, log=log)
         stack.callback(peg_journal.close)
         covenants = stack.enter_context(open_covenants(folder.covenants, params, vote_key, log))
-        peg, programs = federation.peg, (federation.fed_script().program,)
-
-        def check_relay(tx: Transaction) -> None:
-            check_relayed_burns(tx, chain=params, parameters=peg, fed_programs=programs)
-
+        burns = _burn_relay(federation)
         chain = Chain.open(
             folder.chain,
             params,
-            relay_check=check_relay,
+            relay_check=burns.check,
             second_validation=options.second_validation,
         )
         stack.callback(chain.close)
@@ -504,6 +509,7 @@ def open_node(
                 start=start,
                 peg_journal=peg_journal,
                 covenants=covenants,
+                burns=burns,
                 signer=signer,
                 log=log,
                 seams=seams,

@@ -4,7 +4,10 @@ Everything is a function of the final sidechain and the committed Bitcoin chain,
 give the same unsigned transaction on every member. Inputs, payouts and h_sel never change between
 versions of a batch; only the value of output 0 does.
 
-Source: peg:3.8, peg:P11-P26, N11, N20.
+Two rules hold by construction: inputs are coins(h), never an unconfirmed output (P15), and the fee
+touches output 0 alone (P19). The next batch opens only on an anchor of the committed chain (P36).
+
+Source: peg:3.8, peg:P11-P26, peg:P36, N11, N20.
 """
 
 from collections.abc import Sequence
@@ -20,11 +23,12 @@ from peg.lanes import (
     Marker,
     batch_digest,
     encode_unsigned,
+    worst_vsize,
 )
 from peg.limits import Burn
 from peg.parameters import GROWTH_TENTHS, PegParameters
 from sidechain.crypto.hashes import sha256d
-from sidechain.primitives.encoding import compact_size, le32, le64, vec
+from sidechain.primitives.encoding import le32, le64, vec
 from sidechain.primitives.transaction import OutPoint
 
 SIGHASH_ALL = 1
@@ -94,6 +98,7 @@ class BatchView:
         oldest_release_clock: clock at which the queue's head was released; 0 without one.
         halted: only empty batches may be selected (P12, N11, X6).
         pool_sats: pool at B(h).
+        cancelled: the open batch that a CANCEL of this block names (P21).
     """
 
     height: int
@@ -106,6 +111,7 @@ class BatchView:
     oldest_release_clock: int
     halted: bool
     pool_sats: int
+    cancelled: "OpenBatch | None" = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +138,8 @@ class OpenBatch:
         vsize: with the largest possible signatures.
         versions: rungs that exist, lowest fee first.
         next_step: the v to be tried next.
+        cancels: a CANCEL made this selection: it may force its fee (P24).
+        fee_min_sats: where its ladder starts at least, to replace what was cancelled (P20).
     """
 
     lane: int
@@ -145,6 +153,8 @@ class OpenBatch:
     vsize: int
     versions: tuple[BatchVersion, ...] = ()
     next_step: int = 0
+    cancels: bool = False
+    fee_min_sats: int = 0
 
     @property
     def anchor(self) -> OutPoint:
@@ -207,6 +217,8 @@ def select_batch(
     selector = _Selector(view, parameters, script)
     if selector.anchor is None or view.lane.broken_by is not None:
         return Idle.NO_LANE
+    if view.cancelled is not None:
+        return _cancelling(view, view.cancelled, selector, parameters, script, genesis)
     triggers = selector.triggers()
     if not (triggers.payouts or triggers.expiry or triggers.consolidation):
         return Idle.NO_TRIGGER
@@ -245,11 +257,6 @@ def keeps_open(batch: OpenBatch, lane: LaneState, coins: Sequence[FedCoin]) -> b
     return same_anchor and all(coin.outpoint in present for coin in batch.inputs)
 
 
-def sighashes(batch: OpenBatch, fee_sats: int, script: FedScript) -> tuple[bytes, ...]:
-    """BIP143 digests (SIGHASH_ALL) of all inputs at a fee, in input order."""
-    return input_digests(batch.inputs, batch.outputs(fee_sats), script)
-
-
 def input_digests(
     inputs: Sequence[SpentCoin], outputs: Sequence[tuple[int, bytes]], script: FedScript
 ) -> tuple[bytes, ...]:
@@ -276,22 +283,6 @@ def input_digests(
     )
 
 
-def with_witnesses(unsigned: bytes, witnesses: Sequence[Sequence[bytes]]) -> bytes:
-    """The signed transaction: witnesses put into an unsigned one."""
-    body = b"".join(
-        compact_size(len(items)) + b"".join(vec(item) for item in items) for items in witnesses
-    )
-    return unsigned[:4] + b"\x00\x01" + unsigned[4:-4] + body + unsigned[-4:]
-
-
-def worst_vsize(input_witness_bytes: Sequence[int], output_bytes: int, output_count: int) -> int:
-    """Virtual size with the largest witnesses: ceil((4 base + witness + 2) / 4). Source: N20."""
-    inputs = len(input_witness_bytes)
-    counts = len(compact_size(inputs)) + len(compact_size(output_count))
-    base = 4 + counts + 41 * inputs + output_bytes + 4
-    return -(-(4 * base + sum(input_witness_bytes) + 2) // 4)
-
-
 def free_coins(coins: Sequence[FedCoin]) -> int:
     """Number of coins besides the anchor."""
     return sum(coin.kind is not CoinKind.ANCHOR for coin in coins)
@@ -304,7 +295,7 @@ class _Selector:
         self._view = view
         self._p = parameters
         self._witness_bytes = script.witness_worst_bytes
-        self._queue = () if view.halted else view.queue
+        self._queue = () if view.halted or view.cancelled is not None else view.queue
         anchors = [c for c in view.coins if c.outpoint == view.lane.anchor]
         self.anchor = anchors[0] if anchors else None
         self._others = [c for c in view.coins if c.outpoint != view.lane.anchor]
@@ -340,8 +331,12 @@ class _Selector:
         if triggers.consolidation and shortage is None:
             return self._fill(base, extra, ()), ()
         if triggers.expiry:
-            return self._with_reserve(base, extra), ()
+            return self.empty(), ()
         return shortage or Idle.NO_TRIGGER
+
+    def empty(self) -> list[FedCoin]:
+        """Inputs of a batch that pays nothing: what expires, and enough for its fee (P23)."""
+        return self._with_reserve(*self._ordered())
 
     def _ordered(self) -> tuple[list[FedCoin], list[FedCoin]]:
         """Inputs that must be taken, and the rest in the order of P14."""
@@ -453,9 +448,31 @@ def _batch(
     )
 
 
+def _cancelling(
+    view: BatchView,
+    cancelled: OpenBatch,
+    selector: _Selector,
+    parameters: PegParameters,
+    script: FedScript,
+    genesis: bytes,
+) -> OpenBatch | Idle:
+    """The empty batch on the same anchor that recalls unconfirmed payouts (P20, P21).
+
+    It starts above the last fee of what it replaces, but never where no rung could be: at fee_cap
+    it waits until nodes have dropped the other one.
+    """
+    batch = _batch(view, script, genesis, selector.empty(), ())
+    room_sats = batch.input_sats - parameters.anchor_min_sats
+    if room_sats < fee_at(view.rate_sats_per_kvb, batch.vsize):
+        return Idle.FEE_POOL_LOW
+    last_sats = cancelled.versions[-1].fee_sats if cancelled.versions else 0
+    least_sats = max(cancelled.fee_min_sats, last_sats + batch.vsize if last_sats else 0)
+    return replace(batch, cancels=True, fee_min_sats=min(least_sats, parameters.fee_cap_sats))
+
+
 def _rung(batch: OpenBatch, view: BatchView, parameters: PegParameters) -> BatchVersion | None:
     """The version of the next step at this height, or None when the step is skipped."""
-    fee_sats = fee_at(view.rate_sats_per_kvb, batch.vsize)
+    fee_sats = max(fee_at(view.rate_sats_per_kvb, batch.vsize), batch.fee_min_sats)
     if batch.versions:
         last_sats = batch.versions[-1].fee_sats
         grown_sats = -(-GROWTH_TENTHS * last_sats // 10)
@@ -480,7 +497,7 @@ def _budget(batch: OpenBatch, view: BatchView, parameters: PegParameters) -> tup
     expires = any(
         coin.blocks_left(view.committed_height) <= parameters.sweep_window for coin in batch.inputs
     )
-    if expires:
+    if expires or batch.cancels:
         # Losing the coin costs more than a pool below zero (P24).
         forced_sats = max(own_sats, 0) + 2 * fee_at(view.rate_sats_per_kvb, batch.vsize)
         affordable_sats = min(parameters.fee_cap_sats, forced_sats)

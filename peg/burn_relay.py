@@ -43,3 +43,33 @@ def check_relayed_burns(
             raise InvalidTransaction(REASON, code)
         if (output.value_sats or 0) > parameters.payout_cap_sats:
             raise InvalidTransaction(REASON, "OVER_PAYOUT_CAP")
+
+
+class BurnRelay:
+    """The check of one member's mempool, by the values in force for the next block."""
+
+    def __init__(
+        self, *, chain: ChainParams, parameters: PegParameters, fed_programs: Collection[bytes]
+    ) -> None:
+        """Start with the values of the federation file; whoever follows the chain sets later ones.
+
+        Args:
+            fed_programs: FED of every federation past and present.
+        """
+        self.parameters = parameters
+        self._chain = chain
+        self._programs = fed_programs
+
+    def check(self, tx: Transaction) -> None:
+        """Refuse a transaction with a burn that would not be paid; raises InvalidTransaction."""
+        check_relayed_burns(
+            tx, chain=self._chain, parameters=self.parameters, fed_programs=self._programs
+        )
+
+    def is_payable(self, tx: Transaction) -> bool:
+        """Whether all burns of a transaction would be paid as they are."""
+        try:
+            self.check(tx)
+        except InvalidTransaction:
+            return False
+        return True

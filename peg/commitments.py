@@ -201,35 +201,19 @@ def read_coinbase(coinbase: Transaction, pegged_asset: bytes) -> CoinbasePeg:
     )
 
 
-def check_objective(
-    coinbase: CoinbasePeg, height: int, parameter_hash: bytes, *, lanes_opened: frozenset[int]
-) -> None:
-    """The objective rules of a block's coinbase beyond its form.
+def check_objective(coinbase: CoinbasePeg, height: int, parameter_hash: bytes) -> None:
+    """The objective rules of a block's commitment beyond its form.
 
     Args:
         parameter_hash: of the own federation file.
-        lanes_opened: lanes opened by blocks below.
     Raises:
-        InvalidBlock: V8, a RESET in block 1 (N9), or a record that this stage does not enable.
+        InvalidBlock: V8, or a RESET in block 1 (N9).
     """
     wanted = parameter_hash if height == 1 else None
     if coinbase.parameter_hash != wanted:
         raise InvalidBlock(REASON, "V8: parameters")
     if height == 1 and coinbase.commitment.reset:
         raise InvalidBlock(REASON, "V5: block 1 resets nothing")
-    opened = set(lanes_opened)
-    for record in coinbase.records:
-        match record:
-            case OpenRecord(lane=lane):
-                if lane != 0:
-                    raise InvalidBlock(REASON, "P1: unknown lane")
-                if lane in opened:
-                    raise InvalidBlock(REASON, "P1: lane was opened before")
-                opened.add(lane)
-            case _:
-                # PAUSE, RESUME, CANCEL, EXCLUDE, INCLUDE, RELEASE, PARAM, HANDOVER, RETURN and
-                # REOPEN have a codec but no effect yet, so a block that carries one is refused.
-                raise InvalidBlock(REASON, "record type not enabled")
 
 
 def judge_commitment(
@@ -347,7 +331,7 @@ def median_rate(feerates: Sequence[int], parameters: PegParameters) -> int:
     """rate(h): lower median of the last blocks' fee rates, clamped.
 
     Args:
-        feerates: of the last min(h, 2n + 1) blocks, sats per kvB, any order.
+        feerates: of the last min(h, 2n + 1) statements, sats per kvB, any order.
     Source: peg:3.2, N20.
     """
     middle = sorted(feerates)[(len(feerates) - 1) // 2]

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 
 from peg.claims import Claim, read_claims
 from peg.commitments import Commitment, median_rate, read_coinbase
+from peg.governance import Governance, Pause
 from peg.limits import Burn, BurnCode, ReleaseSchedule, burn_code
 from peg.parameters import PegParameters
-from peg.records import OpenRecord
+from peg.records import Record
 from sidechain.errors import Invalid, InvariantError
 from sidechain.params import ChainParams
 from sidechain.primitives.block import Block
@@ -41,8 +42,11 @@ class HeightTotals:
         payout_sats: p(b) over OK burns.
         payout_fee_sats: their peg-out fees.
         claims: number of claims.
-        inflated: circ was below zero at this height or below it (X5).
+        inflated: circ was below zero at this height or below it, and no RESUME after it (X5).
         last_reset_height: newest block with RESET; 0 without one.
+        parameters: the values in force at this height.
+        pause: the pauses in force after this block's records.
+        records: number of records so far.
     """
 
     height: int
@@ -58,6 +62,14 @@ class HeightTotals:
     claims: int
     inflated: bool
     last_reset_height: int
+    parameters: PegParameters
+    pause: Pause
+    records: int
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether releases and payouts stand still at this height (peg:7.3)."""
+        return self.pause.stops(self.clock)
 
 
 @dataclass(slots=True)
@@ -85,11 +97,12 @@ class PegHistory:
         self._parameters = parameters
         self._programs = fed_programs
         self._totals: list[HeightTotals] = []
+        self._feerates: list[int] = []
         self._burns: dict[bytes, Burn] = {}
         self._claims: list[ClaimedDeposit] = []
         self._by_outpoint: dict[OutPoint, ClaimedDeposit] = {}
-        self._opened: dict[int, tuple[OutPoint, int]] = {}
-        self.schedule = ReleaseSchedule(parameters)
+        self.governance = Governance(parameters)
+        self.schedule = ReleaseSchedule(parameters, self.governance.is_excluded)
 
     @property
     def height(self) -> int:
@@ -109,7 +122,17 @@ class PegHistory:
     @property
     def lanes_opened(self) -> frozenset[int]:
         """Lanes with a final OPEN."""
-        return frozenset(self._opened)
+        return frozenset(self.governance.opened)
+
+    @property
+    def parameters(self) -> PegParameters:
+        """The values in force for the next block."""
+        return self.governance.changes.at(self.height + 1)
+
+    @property
+    def clock(self) -> int:
+        """clock(h) of the last block, 0 before block 1."""
+        return self._totals[-1].clock if self._totals else 0
 
     @property
     def burns(self) -> Sequence[Burn]:
@@ -131,6 +154,12 @@ class PegHistory:
             raise InvariantError(f"no final block {height} in the peg's history")
         return self._totals[height - 1]
 
+    def records_at(self, height: int) -> list[Record]:
+        """The records of a final block."""
+        before = self.totals(height - 1).records if height > 1 else 0
+        records = self.governance.records[before : self.totals(height).records]
+        return [at.record for at in records]
+
     def burn(self, burn_id: bytes) -> Burn | None:
         """A burn by its id."""
         return self._burns.get(burn_id)
@@ -141,8 +170,7 @@ class PegHistory:
 
     def opened_at(self, lane: int, height: int) -> OutPoint | None:
         """a_0 of a lane as of a height; None before its OPEN is final."""
-        anchor, opened = self._opened.get(lane, (None, 0))
-        return anchor if opened <= height else None
+        return self.governance.opened_at(lane, height)
 
     def apply(self, block: Block) -> tuple[ClaimedDeposit, ...]:
         """Fold the next final block.
@@ -162,17 +190,15 @@ class PegHistory:
         except Invalid as error:
             raise InvariantError(f"final block {height} cannot be read by the peg") from error
         clock = max(coinbase.commitment.height, self._totals[-1].clock if self._totals else 0)
-        for record in coinbase.records:
-            if not isinstance(record, OpenRecord) or record.lane in self._opened:
-                raise InvariantError(f"final block {height} has a record that is not enabled")
-            self._opened[record.lane] = (record.anchor, height)
+        approved = self.governance.apply(height, clock, coinbase.records)
+        self._parameters = self.governance.changes.at(height)
         deposits = tuple(ClaimedDeposit(claim, height) for claim in claims)
         for deposit in deposits:
             self._claims.append(deposit)
             self._by_outpoint[deposit.claim.outpoint] = deposit
         burns, sums = self._read_outputs(block, height, clock)
         sums.claimed_sats = sum(claim.value_sats for claim in claims)
-        self._extend(height, coinbase.commitment, clock, burns, sums)
+        self._extend(height, coinbase.commitment, clock, burns, sums, approved)
         return deposits
 
     def _read_outputs(self, block: Block, height: int, clock: int) -> tuple[list[Burn], _BlockSums]:
@@ -234,6 +260,7 @@ class PegHistory:
         clock: int,
         burns: Sequence[Burn],
         sums: _BlockSums,
+        approved: Sequence[bytes],
     ) -> None:
         before = self._totals[-1] if self._totals else None
         eligible = [burn for burn in burns if burn.code is BurnCode.OK]
@@ -242,7 +269,18 @@ class PegHistory:
         burned = (before.burned_sats if before else 0) + sums.burned_sats
         last_reset = before.last_reset_height if before else 0
         self._burns.update((burn.burn_id, burn) for burn in burns)
-        self.schedule.apply_block(height, clock, eligible, claimed - feeburn)
+        pause = self.governance.pause_at(clock)
+        self.schedule.apply_block(
+            height,
+            clock,
+            eligible,
+            claimed - feeburn,
+            parameters=self._parameters,
+            is_paused=pause.stops(clock),
+            approved=approved,
+        )
+        resumed = self.governance.resumed_height == height
+        inflated = before is not None and before.inflated and not resumed
         self._totals.append(
             HeightTotals(
                 height=height,
@@ -258,12 +296,21 @@ class PegHistory:
                 payout_fee_sats=(before.payout_fee_sats if before else 0)
                 + sum(burn.fee_sats for burn in eligible),
                 claims=len(self._claims),
-                inflated=(before.inflated if before else False) or claimed - feeburn < burned,
+                inflated=inflated or claimed - feeburn < burned,
                 last_reset_height=height if commitment.reset else last_reset,
+                parameters=self._parameters,
+                pause=pause,
+                records=len(self.governance.records),
             )
         )
 
     def _rate(self, commitment: Commitment) -> int:
+        """rate(h): what repeats the commitment before it is no statement about fees.
+
+        Otherwise the one proposer whose rate is repeated while Bitcoin stands still would decide
+        the median alone.
+        """
+        if not commitment.repeats(self.previous_commitment):
+            self._feerates.append(commitment.feerate_sats_per_kvb)
         window = 2 * self._parameters.n + 1
-        recent = [totals.commitment.feerate_sats_per_kvb for totals in self._totals[1 - window :]]
-        return median_rate([*recent, commitment.feerate_sats_per_kvb], self._parameters)
+        return median_rate(self._feerates[-window:], self._parameters)

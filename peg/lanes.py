@@ -4,7 +4,7 @@ A batch of a lane spends the anchor, and its output 0 is the next anchor, so wha
 chain forms one path. What a batch pays follows from its marker, its ancestry and the final
 sidechain prefix it names; coin choice and fees never enter it.
 
-Source: peg:3.6, peg:10.
+Source: peg:3.6, peg:P5, peg:10.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -67,20 +67,40 @@ class SpendKind(Enum):
     BATCH = "batch"
     EMERGENCY = "emergency"
     BREAK = "break"
+    REOPENED = "reopened"
 
 
 @dataclass(frozen=True, slots=True)
 class LaneStep:
-    """One transaction of the walk and the burns it pays, which are its outputs 2 and up."""
+    """One transaction of the walk and the burns it pays.
+
+    Attributes:
+        positions: output of each payout after a break; a batch pays at outputs 2 and up.
+        next_anchor: where the lane goes on after a break; else at output 0.
+    """
 
     kind: SpendKind
     transaction: ParentTx
     payouts: tuple[Burn, ...] = ()
+    positions: tuple[int, ...] = ()
+    next_anchor: OutPoint | None = None
 
     @property
     def txid(self) -> bytes:
         """Of the transaction."""
         return self.transaction.txid
+
+    @property
+    def anchor_after(self) -> OutPoint:
+        """The lane's anchor after this step."""
+        return self.next_anchor or OutPoint(self.txid, 0)
+
+    def output_of(self, burn_id: bytes) -> int | None:
+        """The output that pays a burn; None when this step does not."""
+        for position, burn in enumerate(self.payouts):
+            if burn.burn_id == burn_id:
+                return self.positions[position] if self.positions else position + 2
+        return None
 
 
 def decode_marker(script: bytes) -> Marker | None:
@@ -124,6 +144,22 @@ def encode_unsigned(inputs: Sequence[OutPoint], outputs: Sequence[tuple[int, byt
     return b"".join(parts) + le32(0)
 
 
+def with_witnesses(unsigned: bytes, witnesses: Sequence[Sequence[bytes]]) -> bytes:
+    """The signed transaction: witnesses put into an unsigned one."""
+    body = b"".join(
+        compact_size(len(items)) + b"".join(vec(item) for item in items) for items in witnesses
+    )
+    return unsigned[:4] + b"\x00\x01" + unsigned[4:-4] + body + unsigned[-4:]
+
+
+def worst_vsize(input_witness_bytes: Sequence[int], output_bytes: int, output_count: int) -> int:
+    """Virtual size with the largest witnesses: ceil((4 base + witness + 2) / 4). Source: N20."""
+    inputs = len(input_witness_bytes)
+    counts = len(compact_size(inputs)) + len(compact_size(output_count))
+    base = 4 + counts + 41 * inputs + output_bytes + 4
+    return -(-(4 * base + sum(input_witness_bytes) + 2) // 4)
+
+
 def judge_spend(
     transaction: ParentTx,
     state: LaneState,
@@ -160,9 +196,31 @@ def advance(state: LaneState, step: LaneStep) -> LaneState:
     return LaneState(
         lane=state.lane,
         index=state.index + 1,
-        anchor=OutPoint(step.txid, 0),
+        anchor=step.anchor_after,
         paid=state.paid + tuple(burn.burn_id for burn in step.payouts),
     )
+
+
+def paid_by_break(
+    transaction: ParentTx, burns: Sequence[Burn], paid: Collection[bytes]
+) -> list[tuple[int, Burn]]:
+    """What a transaction that broke a lane paid, by money alone (P5).
+
+    Args:
+        burns: OK burns in burn order.
+        paid: ids that the lane paid before it.
+    Returns:
+        Output position and burn: for each output in order the first unpaid equal burn.
+    """
+    unpaid: dict[tuple[int, bytes], list[Burn]] = {}
+    for burn in reversed(burns):
+        if burn.burn_id not in paid:
+            unpaid.setdefault((burn.payout_sats, burn.script), []).append(burn)
+    return [
+        (position, unpaid[output].pop())
+        for position, output in enumerate(transaction.outputs)
+        if unpaid.get(output)
+    ]
 
 
 def _batch_payouts(

@@ -3,12 +3,12 @@
 The schedule is a function of the sidechain alone: no Bitcoin reorganisation, lane or lost disk
 changes what is released, in which order, or how much in a window.
 
-Source: peg:3.4, peg:3.5, peg:7.1.
+Source: peg:3.4, peg:3.5, peg:7.1, peg:7.2, peg:P26.
 """
 
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -73,6 +73,7 @@ class BurnStage(StrEnum):
     DELAYED = "DELAYED"
     READY = "READY"
     HELD_OVERSIZE = "HELD_OVERSIZE"
+    EXCLUDED = "EXCLUDED"
     RELEASED = "RELEASED"
 
 
@@ -86,6 +87,7 @@ class QueuePlace:
         ahead_sats: their sum.
         cap_window: W_j of the first cap that stops the head of the list, if one does.
         cap_free_at: clock from which that cap lets the head pass; None when unknown.
+        approved: a RELEASE record lets a HELD_OVERSIZE burn through when no pause is in force.
     """
 
     stage: BurnStage
@@ -94,6 +96,7 @@ class QueuePlace:
     ahead_sats: int = 0
     cap_window: int | None = None
     cap_free_at: int | None = None
+    approved: bool = False
 
 
 @dataclass(slots=True)
@@ -149,18 +152,29 @@ def is_payable(script: bytes) -> bool:
 class ReleaseSchedule:
     """Folds blocks into the list of released burns. One owner: the sidechain history."""
 
-    def __init__(self, parameters: PegParameters) -> None:
-        """Start before block 1."""
+    def __init__(
+        self,
+        parameters: PegParameters,
+        is_excluded: Callable[[bytes, int], bool] = lambda burn_id, height: False,
+    ) -> None:
+        """Start before block 1.
+
+        Args:
+            is_excluded: whether EXCLUDE keeps a burn out of the queue as of a height (P22).
+        """
         self._parameters = parameters
+        self._is_excluded = is_excluded
         self._waiting: list[Burn] = []
         self._ready: deque[Burn] = deque()
         self._held: dict[bytes, Burn] = {}
+        self._approved: list[bytes] = []
         self._releases: list[Release] = []
         self._heights: list[int] = []
         self._by_id: dict[bytes, Release] = {}
         self._windows = [_Window() for _ in parameters.caps]
         self._released_sats = 0
         self._clock = 0
+        self._height = 0
         self._caps: tuple[int, ...] = ()
 
     @property
@@ -169,7 +183,15 @@ class ReleaseSchedule:
         return self._releases
 
     def apply_block(
-        self, height: int, clock: int, burns: Sequence[Burn], backing_sats: int
+        self,
+        height: int,
+        clock: int,
+        burns: Sequence[Burn],
+        backing_sats: int,
+        *,
+        parameters: PegParameters | None = None,
+        is_paused: bool = False,
+        approved: Sequence[bytes] = (),
     ) -> tuple[Release, ...]:
         """Fold one final block.
 
@@ -177,32 +199,40 @@ class ReleaseSchedule:
             clock: clock(height).
             burns: its OK burns in burn order.
             backing_sats: claimed deposits minus burned fees, both up to this block.
+            parameters: in force at this height; None: those of the block before.
+            is_paused: a pause is in force, so nothing is released (peg:7.3).
+            approved: burns that RELEASE records of this block name; other ids have no effect.
         Returns:
             What this block releases, in order.
         Raises:
             InvariantError: clock or height go back.
         Source: peg:3.5.
         """
-        if clock < self._clock or (self._heights and height <= self._heights[-1]):
+        if clock < self._clock or height <= self._height:
             raise InvariantError("release schedule fed out of order")
-        self._clock = clock
+        self._clock, self._height = clock, height
+        self._parameters = parameters or self._parameters
+        named = [burn_id for burn_id in approved if burn_id in self._held]
+        self._approved += [burn_id for burn_id in named if burn_id not in self._approved]
         self._mature(clock)
         self._caps = self._caps_at(backing_sats)
-        released = self._release(height, clock)
+        released = () if is_paused else self._release(height, clock)
         self._waiting.extend(burns)
         return released
 
     def queue(self, height: int, paid: Collection[bytes], *, first: int = 0) -> list[Burn]:
-        """queue(h, paid): released at or below a height and unpaid, in release order.
-
-        Exclusions by record would be subtracted here; this stage has none.
+        """queue(h, paid): released at or below a height, not excluded then, unpaid, in order.
 
         Args:
             first: number of oldest releases that the caller knows to be paid.
         """
         count = self.released_count(height)
         burns = (self._releases[i].burn for i in range(first, count))
-        return [burn for burn in burns if burn.burn_id not in paid]
+        return [
+            burn
+            for burn in burns
+            if burn.burn_id not in paid and not self._is_excluded(burn.burn_id, height)
+        ]
 
     def released_count(self, height: int) -> int:
         """How many burns were released at or below a height."""
@@ -214,10 +244,12 @@ class ReleaseSchedule:
 
     def place(self, burn_id: bytes) -> QueuePlace | None:
         """Where an OK burn stands now; None for any other id."""
+        if self._is_excluded(burn_id, self._height):
+            return QueuePlace(stage=BurnStage.EXCLUDED)
         if burn_id in self._by_id:
             return QueuePlace(stage=BurnStage.RELEASED)
         if burn_id in self._held:
-            return QueuePlace(stage=BurnStage.HELD_OVERSIZE)
+            return QueuePlace(stage=BurnStage.HELD_OVERSIZE, approved=burn_id in self._approved)
         ahead_sats = 0
         for position, burn in enumerate(self._ready):
             if burn.burn_id == burn_id:
@@ -252,9 +284,16 @@ class ReleaseSchedule:
         self._waiting = still_waiting
 
     def _release(self, height: int, clock: int) -> tuple[Release, ...]:
-        """Step 3: the head leaves while every window has room; nothing overtakes."""
+        """Step 3: the head leaves while every window has room; nothing overtakes.
+
+        What RELEASE records name goes first, past the windows but counted in them.
+        """
         self._slide(clock)
-        released: list[Release] = []
+        released = [
+            self._record(Release(self._held.pop(burn_id), height, clock))
+            for burn_id in self._approved
+        ]
+        self._approved.clear()
         while self._ready:
             head = self._ready[0]
             if head.amount_sats > self._parameters.payout_cap_sats:

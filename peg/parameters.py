@@ -1,8 +1,8 @@
 """The peg's parameters, their presets, and the checks that refuse a set that cannot work.
 
 Depths and windows are Bitcoin blocks ("clock units" count committed Bitcoin blocks), amounts are
-satoshis, fee rates satoshis per 1,000 virtual bytes. Fields marked G may later be changed by a
-PARAM record; this stage has none, so the initial values are in force at every height.
+satoshis, fee rates satoshis per 1,000 virtual bytes. Values marked G are the initial ones: PARAM
+records may change them (`peg.param_changes`).
 
 Source: peg:2, N3, N20, N21.
 """
@@ -256,13 +256,28 @@ def check_parameters(
     Source: peg:S1-S8, S10-S13, N3.
     """
     _check_federation(parameters, script, allow_no_byzantine_safety)
-    _check_depths(parameters)
-    _check_amounts(parameters, script.input_worst_vsize)
+    check_values(parameters, script)
     _require("S8", script.witness_worst_bytes <= WITNESS_MAX_BYTES, "input witness too large")
     _require("S8", parameters.n <= MEMBERS_MAX, "more than 15 members")
     _require("S10", chain.mandatory_coinbase == b"\x6a", "con_mandatorycoinbase must be 6a")
     _require("S10", not chain.fee_asset_set, "feeasset must not be set")
     check_fedpeg_program(chain.fedpeg_program)
+
+
+def check_values(parameters: PegParameters, script: FedScript) -> None:
+    """The rules that tie depths, windows and amounts together; also for every PARAM record.
+
+    Args:
+        script: the federation's plain fedpegscript.
+    Raises:
+        InsaneParameters: with the id of the first rule that fails.
+    Source: peg:S1-S7, peg:S9, peg:S12, peg:S13.
+    """
+    _check_depths(parameters)
+    _check_amounts(parameters, script.input_worst_vsize)
+    _require("S9", coin_count_max(parameters, script) >= 1, "coins cannot be swept in time")
+    # At zero an empty batch of the anchor alone would be due at once, again and again (P11).
+    _require("P11", parameters.consolidate_at >= 1, "consolidate_at below 1")
 
 
 def check_fedpeg_program(program: bytes) -> None:

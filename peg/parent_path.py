@@ -18,7 +18,7 @@ from sidechain.primitives.transaction import OutPoint
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PathOutput:
-    """A watched output: its script, value in satoshis and the height that made it.
+    """A watched output: its script, value in satoshis, the height and transaction that made it.
 
     `is_coinbase`: its block's first transaction made it, so it matures late.
     """
@@ -27,6 +27,7 @@ class PathOutput:
     value_sats: int
     script: bytes
     height: int
+    transaction: ParentTx
     is_coinbase: bool = False
 
 
@@ -183,6 +184,7 @@ class ParentPath:
                 value_sats=value_sats,
                 script=script,
                 height=height,
+                transaction=transaction,
                 is_coinbase=is_coinbase,
             )
             self._outputs[outpoint] = found

@@ -1,19 +1,20 @@
 """What the keeper of the peg key is asked to sign: a whole transaction in a known form.
 
 The keeper is never handed a digest. It gets what the transaction is made of, refuses every form
-but a batch and a trial spend, and makes the digests itself; so whoever asks cannot have it sign a
-spend that the federation's rules have no name for. The bytes below cross the border to a signer
-process.
+but a batch, a trial spend and a deposit given back, and makes the digests itself; so whoever asks
+cannot have it sign a spend that the federation's rules have no name for. The bytes below cross the
+border to a signer process.
 
-Source: peg:3.8, peg:P2, peg:P38, N22, N31.
+Source: peg:3.8, peg:P2, peg:C9, peg:P38, peg:P39, N22, N31.
 """
 
 from dataclasses import dataclass
 from typing import Self
 
-from peg.batches import OpenBatch, input_digests
+from peg.batches import FedCoin, OpenBatch, input_digests
 from peg.fedscript import FedScript
 from peg.lanes import EMERGENCY_LANE, batch_digest, decode_marker
+from peg.limits import is_payable
 from sidechain.errors import InvalidEncoding
 from sidechain.params import MAX_MONEY_SATS
 from sidechain.primitives.encoding import Reader, le32, le64
@@ -24,6 +25,8 @@ INPUTS_MAX = 600
 PAYOUTS_MAX = 255
 SCRIPT_MAX_BYTES = 10_000
 TRIAL_FEE_MAX_SATS = 100_000
+RETURN_FEE_MAX_SATS = 5_000_000
+"""The largest fee_cap of a preset: a deposit may not be burned away as its own fee."""
 _FED_COIN = 0xFFFF
 
 
@@ -38,10 +41,10 @@ class PaymentInput:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Payment:
-    """A transaction to be signed by the peg key: a batch, or the trial spend.
+    """A transaction to be signed by the peg key: a batch, a trial spend, or a RETURN.
 
     Attributes:
-        index: i of a batch; None makes it a trial spend.
+        index: i of a batch; None makes it a trial spend or a RETURN.
         burn_ids: what a batch pays, in queue order, 36 bytes each.
         outputs: (satoshis, script).
     """
@@ -95,13 +98,18 @@ def batch_payment(batch: OpenBatch, fee_sats: int) -> Payment:
     return Payment(
         index=batch.index,
         burn_ids=tuple(burn.burn_id for burn in batch.payouts),
-        inputs=_inputs(batch),
+        inputs=_inputs(batch.inputs),
         outputs=batch.outputs(fee_sats),
     )
 
 
+def return_payment(inputs: tuple[FedCoin, ...], outputs: tuple[tuple[int, bytes], ...]) -> Payment:
+    """One version of the transaction that gives a deposit back (C9)."""
+    return Payment(index=None, burn_ids=(), inputs=_inputs(inputs), outputs=outputs)
+
+
 def check_payment(payment: Payment, script: FedScript, genesis: bytes) -> None:
-    """Refuse every transaction that has not the form of a batch or of the trial spend.
+    """Refuse all that has not the form of a batch, a trial spend, or a deposit given back (P39).
 
     What the chains say (whether the anchor is the walked one, whether the burns are due) is not
     known here: those rules are the caller's.
@@ -114,6 +122,9 @@ def check_payment(payment: Payment, script: FedScript, genesis: bytes) -> None:
     """
     if len({coin.outpoint for coin in payment.inputs}) != len(payment.inputs):
         raise InvalidEncoding("payment", "an input appears twice")
+    if _is_return(payment):
+        _check_return(payment, script)
+        return
     if not payment.inputs or payment.inputs[0].claim_script is not None:
         raise InvalidEncoding("payment", "input 0 is no FED output")
     if not payment.outputs or payment.outputs[0][1] != script.program:
@@ -126,6 +137,21 @@ def check_payment(payment: Payment, script: FedScript, genesis: bytes) -> None:
         _check_trial(payment, received_sats - paid_sats)
     else:
         _check_batch(payment, payment.index, genesis)
+
+
+def _is_return(payment: Payment) -> bool:
+    """One deposit to one output: no batch has this form, since input 0 of a batch is an anchor."""
+    one = len(payment.inputs) == len(payment.outputs) == 1
+    return payment.index is None and one and payment.inputs[0].claim_script is not None
+
+
+def _check_return(payment: Payment, script: FedScript) -> None:
+    ((value_sats, program),) = payment.outputs
+    fee_sats = payment.inputs[0].value_sats - value_sats
+    if payment.burn_ids or not is_payable(program) or program == script.program:
+        raise InvalidEncoding("return", "does not pay one standard script")
+    if not (0 < value_sats <= MAX_MONEY_SATS and 0 < fee_sats <= RETURN_FEE_MAX_SATS):
+        raise InvalidEncoding("return", "amounts out of range")
 
 
 def _check_trial(payment: Payment, fee_sats: int) -> None:
@@ -157,12 +183,12 @@ def _check_batch(payment: Payment, index: int, genesis: bytes) -> None:
         raise InvalidEncoding("batch", "the marker's digest is of another batch")
 
 
-def _inputs(batch: OpenBatch) -> tuple[PaymentInput, ...]:
+def _inputs(coins: tuple[FedCoin, ...]) -> tuple[PaymentInput, ...]:
     return tuple(
         PaymentInput(
             outpoint=coin.outpoint, value_sats=coin.value_sats, claim_script=coin.claim_script
         )
-        for coin in batch.inputs
+        for coin in coins
     )
 
 

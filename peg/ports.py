@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from peg.broadcasts import SendingNode
+from peg.burn_relay import BurnRelay
 from peg.covenant_claims import CovenantPorts
 from peg.fedscript import FedScript
 from peg.parameters import PegParameters
@@ -77,6 +78,8 @@ class PegPorts:
         is_healthy: whether the Bitcoin node answered last time.
         is_halted: whether block agreement is halted, which ends payouts too (X1).
         is_catching_up: whether many final blocks are still to come; nothing waits for each.
+        second_opinion: what a second validator says against the own chain (X7); empty: nothing.
+        burns: the check of the member's mempool; kept at the values in force.
         poke: has the watcher ask the node now.
         signer: raises Unavailable when it refuses now.
         journal_bodies: bodies of the share records read at start, oldest first.
@@ -94,6 +97,8 @@ class PegPorts:
     journal_bodies: Sequence[bytes]
     log: EventLog
     covenants: CovenantPorts | None = None
+    burns: BurnRelay | None = None
+    second_opinion: Callable[[], str] = lambda: ""
     on_work: Callable[[], None] = lambda: None
     is_halted: Callable[[], bool] = lambda: False
     is_catching_up: Callable[[], bool] = lambda: False

@@ -19,6 +19,7 @@ class BurnStatus(StrEnum):
     OK = "OK"
     DELAYED = "DELAYED"
     HELD_OVERSIZE = "HELD_OVERSIZE"
+    EXCLUDED = "EXCLUDED"
     READY = "READY"
     RELEASED = "RELEASED"
     BATCHED = "BATCHED"
@@ -51,6 +52,7 @@ class BurnFacts:
         payment: the output that pays it.
         idle: why no batch is open.
         reset_pending: the committed block is off the own best chain.
+        paused_until: clock until which payouts are paused; 0 while they are not.
     """
 
     burn: Burn
@@ -60,6 +62,7 @@ class BurnFacts:
     idle: Idle | None
     halts: tuple[Halt, ...]
     reset_pending: bool
+    paused_until: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +76,23 @@ class Standing:
 def payment_of(burn_id: bytes, steps: tuple[LaneStep, ...]) -> tuple[bytes, int] | None:
     """Transaction and output that pay a burn on the committed chain."""
     for step in steps:
-        for position, burn in enumerate(step.payouts):
-            if burn.burn_id == burn_id:
-                return step.txid, position + 2
+        position = step.output_of(burn_id)
+        if position is not None:
+            return step.txid, position
+    return None
+
+
+def wrong_payout(step: LaneStep) -> bytes | None:
+    """The id of a burn that a confirmed transaction does not pay as its receipt says (P40).
+
+    The walk has matched them already; this looks at the outputs again, as a reader of the receipt
+    would.
+    """
+    for burn in step.payouts:
+        position = step.output_of(burn.burn_id)
+        outputs = step.transaction.outputs
+        if position is None or outputs[position] != (burn.payout_sats, burn.script):
+            return burn.burn_id
     return None
 
 
@@ -97,7 +114,9 @@ def standing(facts: BurnFacts, parameters: PegParameters) -> Standing:
         case BurnStage.DELAYED:
             return Standing(BurnStatus.DELAYED, (f"UNTIL({place.until_clock})",))
         case BurnStage.HELD_OVERSIZE:
-            return Standing(BurnStatus.HELD_OVERSIZE, ())
+            return Standing(BurnStatus.HELD_OVERSIZE, _paused(facts) if place.approved else ())
+        case BurnStage.EXCLUDED:
+            return Standing(BurnStatus.EXCLUDED, ())
         case BurnStage.READY:
             return Standing(BurnStatus.READY, _cap(place) + _waiting(facts))
         case BurnStage.RELEASED:
@@ -134,9 +153,13 @@ def _idle(facts: BurnFacts) -> tuple[str, ...]:
     return ()
 
 
+def _paused(facts: BurnFacts) -> tuple[str, ...]:
+    return (f"PAUSED({facts.paused_until})",) if facts.paused_until else ()
+
+
 def _waiting(facts: BurnFacts) -> tuple[str, ...]:
-    """Reasons that stop more than one burn. A pause would be named here (PAUSED)."""
-    reasons: list[str] = [f"HALTED({halt})" for halt in facts.halts]
+    """Reasons that stop more than one burn."""
+    reasons: list[str] = [*_paused(facts), *(f"HALTED({halt})" for halt in facts.halts)]
     if facts.reset_pending:
         reasons.append("RESET_PENDING")
     if not reasons:

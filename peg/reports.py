@@ -35,7 +35,6 @@ class PegReports:
         self,
         *,
         chain: ChainParams,
-        parameters: PegParameters,
         script: FedScript,
         ledger: PegLedger,
         parent: ParentView,
@@ -43,11 +42,15 @@ class PegReports:
     ) -> None:
         """Read from these parts whenever asked."""
         self._chain = chain
-        self._parameters = parameters
         self._script = script
         self._ledger = ledger
         self._parent = parent
         self._broadcasts = broadcasts
+
+    @property
+    def _parameters(self) -> PegParameters:
+        """The values in force for the next block."""
+        return self._ledger.history.parameters
 
     def closed_reason(self) -> str:
         """Why no deposit address may be handed out now; empty when it may.
@@ -65,7 +68,9 @@ class PegReports:
             check_fedpeg_program(self._script.program)
         except InsaneParameters as error:
             return str(error)
-        # A PAUSE with the deposits flag would be named here; this stage has none.
+        tip = history.tip
+        if tip is not None and tip.pause.stops_deposits(tip.clock):
+            return f"deposits are paused until clock {tip.pause.deposits_until}"
         return ""
 
     def info(self) -> dict[str, Any]:
@@ -128,6 +133,7 @@ class PegReports:
             idle=view.idle if view is not None else None,
             halts=view.halts if view is not None else (),
             reset_pending=self._reset_pending(),
+            paused_until=tip.pause.until if tip is not None and tip.is_paused else 0,
         )
         return burn_json(
             facts,

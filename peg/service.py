@@ -15,29 +15,30 @@ from typing import Any
 
 from peg.approvals import Approvals
 from peg.bitcoind import BitcoindError
-from peg.broadcasts import Broadcasts, SignedVersion
+from peg.broadcasts import Broadcasts
+from peg.burn_relay import BurnRelay
 from peg.claim_checks import ClaimChecks
 from peg.covenant_claims import CovenantClaims
 from peg.digests import DigestWatch
 from peg.ledger import PegLedger
 from peg.ports import PegPorts, PegSetup
+from peg.receipts import wrong_payout
+from peg.record_desk import RecordDesk
+from peg.records import PauseRecord
 from peg.reports import PegReports
-from peg.sessions import MemberSessions, decode_entry, refusal
+from peg.sessions import MemberSessions, decode_entry
 from peg.signing import (
     KIND_COVREG,
     KIND_PEGSIG,
     KIND_PEGSTATE,
-    KIND_PEGWANT,
     PegState,
-    PegWant,
-    SigningSession,
     decode_pegsig,
     decode_pegstate,
     decode_pegwant,
     open_frame,
 )
+from peg.signing_turn import SigningTurn
 from peg.state import LANE, PegView
-from peg.status import hash_hex
 from peg.trial_spend import TrialSpend, assemble_trial_spend, build_trial_spend
 from peg.voting import FrozenParentFacts, OwnNode, PegVoting
 from sidechain.errors import InvalidEncoding, PeerFault, Unavailable
@@ -58,11 +59,16 @@ class PegService:
         """Build the parts; nothing is read or sent yet."""
         self._setup = setup
         self._ports = ports
-        self._approvals = Approvals(setup.approvals_folder)
+        self._approvals = Approvals(setup.approvals_folder, lambda: self.ledger.history.height)
         self.ledger = PegLedger(
             setup.chain, setup.parameters, setup.script, source=ports.client, parent=ports.view
         )
         self._broadcasts = Broadcasts(ports.client)
+        self.burns = ports.burns or BurnRelay(
+            chain=setup.chain,
+            parameters=setup.parameters,
+            fed_programs=self.ledger.fed_programs,
+        )
         self._node = OwnNode(
             client=ports.client,
             view=ports.view,
@@ -71,14 +77,15 @@ class PegService:
         )
         self.voting = PegVoting(
             chain=setup.chain,
-            parameters=setup.parameters,
             script=setup.script,
             parameter_hash=setup.parameter_hash,
+            block_keys=setup.block_keys,
             node=self._node,
             ledger=self.ledger,
             approvals=self._approvals,
         )
         self._claims = ClaimChecks(self.voting, ports.view)
+        self.desk = self._make_desk()
         self._sessions = MemberSessions(
             member=setup.member,
             script=setup.script,
@@ -88,7 +95,6 @@ class PegService:
         )
         self.reports = PegReports(
             chain=setup.chain,
-            parameters=setup.parameters,
             script=setup.script,
             ledger=self.ledger,
             parent=ports.view,
@@ -96,13 +102,40 @@ class PegService:
         )
         self.covenants = self._make_covenants()
         self._digests = DigestWatch(setup.parameters.byzantine_tolerated)
+        self._signing = self._make_signing()
         self._wake = asyncio.Event()
         self._news = asyncio.Event()
         self._parent_moved = True
         self._was_healthy = False
         self._announced = 0
-        self._waiting_since: tuple[OutPoint, int, int] | None = None
         self._said: OrderedDict[str, str] = OrderedDict()
+
+    def _make_desk(self) -> RecordDesk:
+        return RecordDesk(
+            setup=self._setup,
+            signer=self._ports.signer,
+            log=self._ports.log,
+            history=self.ledger.history,
+            approvals=self._approvals,
+            votes=self.voting.records,
+            pauses=self.voting.pauses,
+            context=self.voting.context,
+            broadcast=self._send,
+        )
+
+    def _make_signing(self) -> SigningTurn:
+        return SigningTurn(
+            setup=self._setup,
+            ports=self._ports,
+            ledger=self.ledger,
+            approvals=self._approvals,
+            sessions=self._sessions,
+            broadcasts=self._broadcasts,
+            digests=self._digests,
+            pause_heard=lambda: self.desk.is_pause_heard,
+            send=self._send,
+            say=self._say,
+        )
 
     def _make_covenants(self) -> CovenantClaims | None:
         if self._ports.covenants is None:
@@ -125,10 +158,14 @@ class PegService:
         """Fold the final blocks on disk, from block 1, before `run` starts."""
         for block in blocks:
             self.ledger.apply(block)
+        self.desk.load()
+        self.burns.parameters = self.ledger.history.parameters
 
     def on_final_block(self, block: Block) -> None:
         """Fold a block that became final; call once per block, in order, right after connect."""
         self.ledger.apply(block)
+        self.burns.parameters = self.ledger.history.parameters
+        self.desk.on_final(self.ledger.history.records_at(self.ledger.history.height))
         if not self._ports.is_catching_up():
             self._wake.set()
 
@@ -139,10 +176,10 @@ class PegService:
         self._wake.set()
 
     def on_frame(self, kind: int, member: int, frame: bytes) -> None:
-        """Take a frame of kind 19 to 22 from an authenticated member.
+        """Take a frame of kind 18 to 22 from an authenticated member.
 
-        Kinds 18 and 23 (records, reserves signatures) belong to later stages; their signature is
-        checked and they are dropped.
+        Kind 23 (reserves signatures) belongs to a later stage; its signature is checked and it is
+        dropped.
 
         Args:
             frame: body with its 64-byte signature.
@@ -153,6 +190,10 @@ class PegService:
         body = open_frame(self._setup.chain.genesis_hash, kind, frame, member=member, block_key=key)
         try:
             match kind:
+                case 18:
+                    if self.desk.on_frame(body):
+                        self._wake.set()
+                        self._ports.on_work()
                 case 19:
                     if self.covenants is not None:
                         self.covenants.hear(member, body)
@@ -207,16 +248,24 @@ class PegService:
             raise Unavailable("this member claims nothing for others")
         return self.covenants
 
-    def approve_record(self, data: bytes) -> str:
+    def approve_record(self, data: bytes, details: Mapping[str, Any] | None = None) -> str:
         """Remember the operator's approval of a record, or of a RESET to a block hash.
 
+        Args:
+            details: what a RETURN record only hashes.
         Raises:
-            InvalidEncoding: neither a record nor 32 bytes.
+            InvalidEncoding: neither a record nor 32 bytes, or a record without any effect.
         """
-        name = self._approvals.approve(data)
+        name = self.desk.approve(data, details).name
         self._parent_moved = True
         self._wake.set()
         return name
+
+    def pause(self, *, deposits: bool, blocks: int | None) -> PauseRecord:
+        """Pause the peg in this member's name (peg:7.3); raises InvalidEncoding when it may not."""
+        record = self.desk.pause(deposits=deposits, blocks=blocks)
+        self._wake.set()
+        return record
 
     # ---- proposing and judging (PegPort of federation.production) ----
 
@@ -242,12 +291,14 @@ class PegService:
     def claim_is_ripe(self, tx: Transaction) -> bool:
         """Whether the claims of a transaction can go into a block now (C2, C4, C6, C7).
 
+        Nor may it hold a burn that values in force since it was relayed make worthless (3.4).
+
         A claim seen for the first time is not ripe until `run` has asked Bitcoin about it.
         """
         ripe = self._claims.is_ripe(tx, self.ledger.history.height + 1)
         if self._claims.has_questions:
             self._wake.set()
-        return ripe
+        return ripe and self.burns.is_payable(tx)
 
     def check_objective(self, block: Block) -> None:
         """The peg's objective rules; raises InvalidBlock."""
@@ -290,10 +341,13 @@ class PegService:
             if await self._claims.ask() or moved:
                 self._ports.on_work()
             await self.ledger.advance(self._on_view)
+            if await self.voting.records.look_again():
+                self._ports.on_work()
             self._announce()
-            await self._sign_and_send()
+            await self._signing.batch()
+            await self._signing.returns()
             if moved:
-                await self._rebroadcast()
+                await self._signing.rebroadcast()
             await self._serve_covenants()
             self._say("peg waits", "")
         except (Unavailable, BitcoindError) as error:
@@ -368,6 +422,10 @@ class PegService:
         self._digests.compute(view.height, view.digest)
         self._say_differing()
         self._say("peg halts", ", ".join(view.halts))
+        pause = view.totals.pause
+        self._say("peg is paused", f"until clock {pause.until}" if view.totals.is_paused else "")
+        wrong = next((burn for step in view.steps[-1:] if (burn := wrong_payout(step))), None)
+        self._say("peg paid otherwise than its receipts", "" if wrong is None else wrong.hex())
 
     def _announce(self) -> None:
         """PEGSTATE once per height, only for the newest."""
@@ -375,92 +433,8 @@ class PegService:
         if view is None or view.height <= self._announced:
             return
         self._announced = view.height
+        self.desk.tell()
         self._send(KIND_PEGSTATE, PegState(view.height, view.digest).encode())
-
-    async def _sign_and_send(self) -> None:
-        view = self.ledger.view
-        batch = view.open_batch if view is not None else None
-        if view is None or batch is None or not batch.versions:
-            return
-        session = self._sessions.open(batch, batch.versions[-1])
-        for member, share, frame in self._sessions.take_early(session):
-            try:
-                session.add(member, share, frame)
-            except PeerFault as fault:
-                self._ports.log.error("peg share is wrong", member=member, reason=fault.message)
-        self._sign(view, session)
-        if session.is_complete:
-            await self._send_batch(session)
-        else:
-            self._ask_for_shares(view, session)
-
-    def _sign(self, view: PegView, session: SigningSession) -> None:
-        """R0 to R8, then the journal, then the share; nothing suspends in between."""
-        if session.share(self._setup.member) is not None:
-            return
-        on_best_chain = self._ports.is_healthy() and self._ports.view.is_active(
-            view.totals.commitment.block_hash
-        )
-        reason = refusal(
-            view,
-            self.ledger.history,
-            self._sessions.entry(session.batch.anchor),
-            on_best_chain=on_best_chain,
-            is_halted=self._ports.is_halted(),
-        )
-        if not reason and self._digests.too_many_differ:
-            reason = "P33: more than f_s members have another state"
-        self._say("peg does not sign", reason)
-        if reason:
-            return
-        share = self._sessions.sign(session, view)
-        self._ports.log.info(
-            "peg batch signed",
-            index=session.batch.index,
-            version=session.version.version,
-            txid=hash_hex(session.version.txid),
-        )
-        self._send(KIND_PEGSIG, share.encode())
-
-    def _ask_for_shares(self, view: PegView, session: SigningSession) -> None:
-        """PEGWANT when a session stays incomplete for a turn or over a new block."""
-        key = (session.batch.anchor, session.version.version, view.height)
-        if self._waiting_since is not None and self._waiting_since[:2] == key[:2]:
-            self._send(KIND_PEGWANT, PegWant(session.key, session.have).encode())
-        self._waiting_since = key
-
-    async def _send_batch(self, session: SigningSession) -> None:
-        raw = session.assemble()
-        anchor = session.batch.anchor
-        if raw is None:
-            return
-        signed = SignedVersion(
-            version=session.version.version,
-            fee_sats=session.version.fee_sats,
-            txid=session.version.txid,
-            raw=raw,
-        )
-        if self._broadcasts.add(anchor, signed):
-            self._ports.log.info(
-                "peg batch assembled", index=session.batch.index, txid=hash_hex(signed.txid)
-            )
-            await self._broadcasts.send(anchor)
-            self._say_refusal(anchor)
-
-    async def _rebroadcast(self) -> None:
-        """P34: at every Bitcoin block, until what spends the anchor is D_p deep."""
-        for anchor in self._broadcasts.anchors():
-            if self._spend_depth(anchor) >= self._setup.parameters.pegin_depth:
-                self._broadcasts.drop(anchor)
-        await self._broadcasts.send_all()
-        for anchor in self._broadcasts.anchors():
-            self._say_refusal(anchor)
-
-    def _spend_depth(self, anchor: OutPoint) -> int:
-        path = self.ledger.path
-        spend = path.spend(anchor) if path is not None else None
-        block_hash = path.hash_at(spend.height) if path is not None and spend is not None else None
-        return 0 if block_hash is None else self._ports.view.depth(block_hash)
 
     # ---- small parts ----
 
@@ -493,7 +467,3 @@ class PegService:
     def _say_differing(self) -> None:
         members = ", ".join(f"m{member}" for member in self._digests.differing)
         self._say("peg state differs", members)
-
-    def _say_refusal(self, anchor: OutPoint) -> None:
-        state = self._broadcasts.state(anchor)
-        self._say("peg batch refused by Bitcoin", state.refusal if state is not None else "")

@@ -3,7 +3,7 @@
 A signature leaves only after the peg journal says so on disk. The journal is a second guard and
 evidence; at-most-once rests on the chains, so losing it is allowed.
 
-Source: peg:P31-P34, N24.
+Source: peg:P31-P34, peg:R0-R8, peg:X1-X7, N24.
 """
 
 from collections import OrderedDict, deque
@@ -14,9 +14,10 @@ from typing import Protocol
 from peg.batches import BatchVersion, OpenBatch
 from peg.fedscript import FedScript
 from peg.history import PegHistory
-from peg.payments import Payment, batch_payment
+from peg.payments import Payment, batch_payment, return_payment
 from peg.reserves import Halt
-from peg.signing import PegSig, PegWant, SessionKey, SigningSession, check_disjoint
+from peg.returns import ReturnBatch
+from peg.signing import PegSig, PegWant, SessionKey, Signable, SigningSession, check_disjoint
 from peg.state import PegView
 from sidechain.crypto.hashes import sha256d
 from sidechain.errors import InvariantError
@@ -24,9 +25,9 @@ from sidechain.primitives.encoding import Reader, le32
 from sidechain.primitives.transaction import OutPoint
 
 JOURNAL_SHARE = 1
-SESSIONS_KEPT_MAX = 8
+SESSIONS_KEPT_MAX = 32
 EARLY_SHARES_PER_MEMBER = 4
-OTHER_OUTPUTS = "R5: other outputs were signed for this anchor"
+OTHER_OUTPUTS = "R5: other outputs were signed for this anchor (X3, ends by RESUME)"
 
 
 class BatchSigner(Protocol):
@@ -38,6 +39,10 @@ class BatchSigner(Protocol):
 
     def sign_peg_frame(self, kind: int, body: bytes) -> bytes:
         """BIP340 signature of the block key that ends a frame, 64 bytes."""
+        ...
+
+    def sign_message(self, tag: str, message: bytes) -> bytes:
+        """BIP340 signature of the block key over tagged_hash(tag, message), 64 bytes."""
         ...
 
 
@@ -79,13 +84,31 @@ def decode_entry(body: bytes) -> SignedEntry:
     return entry
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnAlarms:
+    """What stops this member's signing beside the chains.
+
+    Attributes:
+        is_halted: block agreement is halted on this member, by a second signed block (X1).
+        pause_heard: a valid PAUSE was heard that is in no final block yet (peg:7.3).
+        second_opinion: what a second validator says against the own chain (X7); empty if nothing.
+    """
+
+    is_halted: bool = False
+    pause_heard: bool = False
+    second_opinion: str = ""
+
+
+NO_ALARMS = OwnAlarms()
+
+
 def refusal(
     view: PegView,
     history: PegHistory,
     entry: SignedEntry | None,
     *,
     on_best_chain: bool,
-    is_halted: bool = False,
+    alarms: OwnAlarms = NO_ALARMS,
 ) -> str:
     """Why this member must not sign the open batch now (R0, R3, R5 to R8); empty if it may.
 
@@ -96,7 +119,6 @@ def refusal(
         view: at the own final tip.
         entry: what the journal has for this anchor.
         on_best_chain: B(h) is on the own Bitcoin node's best chain now.
-        is_halted: block agreement is halted on this member, by a second signed block (X1).
     """
     batch, lane = view.open_batch, view.lane
     if batch is None or lane is None:
@@ -107,20 +129,69 @@ def refusal(
     if any(coin.outpoint not in coins for coin in batch.inputs):
         return "R3: an input is not a coin"
     if entry is not None and entry.digest != batch.marker.digest:
-        reset = view.totals.last_reset_height
-        if not (batch.h_sel > entry.h_sel and reset > entry.h_sel):
-            return OTHER_OUTPUTS
+        reason = _other_outputs(view, history, entry, batch)
+        if reason:
+            return reason
     queue = history.schedule.queue(batch.h_sel, frozenset(lane.paid))
     if tuple(queue[: len(batch.payouts)]) != batch.payouts:
         return "R6: a payout is not at the head of the queue"
-    # R7 would refuse payouts during a pause here; this stage has no PAUSE records.
     if Halt.BROKEN in view.halts or Halt.MISMATCH in view.halts:
         return "R8: lane broken or books differ"
-    stops = (Halt.POOL_NEGATIVE, Halt.VANISHED, Halt.INFLATION)
-    if batch.payouts and any(halt in view.halts for halt in stops):
-        return "X4: payouts are halted"
-    if batch.payouts and is_halted:
+    return _payout_refusal(view, alarms) if batch.payouts else ""
+
+
+def _other_outputs(view: PegView, history: PegHistory, entry: SignedEntry, batch: OpenBatch) -> str:
+    """R5: other outputs need a RESET or CANCEL between the two selections, or k operators (X3)."""
+    governance = history.governance
+    later = batch.h_sel > entry.h_sel
+    reset = view.totals.last_reset_height > entry.h_sel
+    cancelled = governance.cancelled_between(batch.anchor, entry.h_sel, batch.h_sel)
+    if later and (reset or cancelled):
+        return ""
+    # A RESUME after this selection came about: operators have looked at it.
+    return "" if later and governance.resumed_height >= batch.h_sel else OTHER_OUTPUTS
+
+
+def _payout_refusal(view: PegView, alarms: OwnAlarms) -> str:
+    """What stops payouts, but not empty batches."""
+    if view.totals.is_paused or alarms.pause_heard:
+        return "R7: payouts are paused"
+    stops = (Halt.POOL_NEGATIVE, Halt.VANISHED, Halt.INFLATION, Halt.COIN_AGE)
+    halts = [halt for halt in stops if halt in view.halts]
+    if halts:
+        return f"{halts[0].split('_')[0]}: payouts are halted"
+    if alarms.is_halted:
         return "X1: blocks are halted, so payouts are too"
+    if alarms.second_opinion:
+        return f"X7: the second validator disagrees: {alarms.second_opinion}"
+    return ""
+
+
+def return_refusal(
+    batch: ReturnBatch,
+    view: PegView,
+    history: PegHistory,
+    entry: SignedEntry | None,
+    *,
+    on_best_chain: bool,
+    deposit_height: int,
+) -> str:
+    """Why this member must not give a deposit back now; empty if it may (C9).
+
+    Args:
+        view: at the own final tip.
+        deposit_height: of the unspent deposit on the own best chain.
+    """
+    if view.height != history.height or not on_best_chain:
+        return "R0: the committed block is not on the own best chain at the own final tip"
+    if history.claimed(batch.anchor) is not None:
+        return "C9: deposit is claimed"
+    parameters = view.totals.parameters
+    least = batch.coin.csv - parameters.sweep_window + parameters.reset_depth
+    if view.totals.commitment.height - deposit_height <= least:
+        return f"C9: deposit is not older than {least} blocks at the committed block"
+    if entry is not None and entry.digest != batch.digest:
+        return OTHER_OUTPUTS
     return ""
 
 
@@ -160,7 +231,7 @@ class MemberSessions:
         """The share this member sent in a session."""
         return self._shares.get(key)
 
-    def open(self, batch: OpenBatch, version: BatchVersion) -> SigningSession:
+    def open(self, batch: Signable, version: BatchVersion) -> SigningSession:
         """The session of a version; made when it is new."""
         key = SessionKey(anchor=batch.anchor, h_sel=batch.h_sel, version=version.version)
         session = self._sessions.get(key)
@@ -180,32 +251,56 @@ class MemberSessions:
         Raises:
             InvariantError: the template is not what it must be (R1, R2).
         """
-        batch, version = session.batch, session.version
-        lane = view.lane
+        batch, version, lane = session.batch, session.version, view.lane
+        if not isinstance(batch, OpenBatch):
+            raise InvariantError("R2: not the session of a batch")
         if lane is None or batch.anchor != lane.anchor:
             raise InvariantError("R1: input 0 is not the walked anchor")
         check_disjoint(batch, lane.paid)
         if sha256d(batch.unsigned(version.fee_sats)) != version.txid:
             raise InvariantError("R2: template changed under its txid")
+        payment = batch_payment(batch, version.fee_sats)
+        place = (batch.lane, batch.index)
+        return self._share(session, view, batch.marker.digest, payment, place)
+
+    def sign_return(self, session: SigningSession, batch: ReturnBatch, view: PegView) -> PegSig:
+        """Sign a deposit's way back, journal first; the caller asked `return_refusal` before.
+
+        Raises:
+            InvariantError: the template is not what it must be (R2).
+        """
+        if sha256d(batch.unsigned(session.version.fee_sats)) != session.version.txid:
+            raise InvariantError("R2: template changed under its txid")
+        payment = return_payment(batch.inputs, batch.outputs(session.version.fee_sats))
+        return self._share(session, view, batch.digest, payment, (batch.lane, batch.index))
+
+    def _share(
+        self,
+        session: SigningSession,
+        view: PegView,
+        digest: bytes,
+        payment: Payment,
+        place: tuple[int, int],
+    ) -> PegSig:
+        """Journal, then sign, then keep the share (P32)."""
         entry = SignedEntry(
-            anchor=batch.anchor,
-            h_sel=batch.h_sel,
-            version=version.version,
-            txid=version.txid,
-            digest=batch.marker.digest,
+            anchor=session.key.anchor,
+            h_sel=session.key.h_sel,
+            version=session.key.version,
+            txid=session.version.txid,
+            digest=digest,
         )
-        if self._entries.get(batch.anchor) != entry:
+        if self._entries.get(entry.anchor) != entry:
             self._journal.append(JOURNAL_SHARE, entry.encode())
-            self._entries[batch.anchor] = entry
-        signed = self._signer.sign_payment(batch_payment(batch, version.fee_sats))
-        signatures = tuple(signature + b"\x01" for signature in signed)
+            self._entries[entry.anchor] = entry
+        signed = self._signer.sign_payment(payment)
         share = PegSig(
-            lane=batch.lane,
-            index=batch.index,
+            lane=place[0],
+            index=place[1],
             session=session.key,
-            txid=version.txid,
+            txid=session.version.txid,
             state_digest=view.digest,
-            signatures=signatures,
+            signatures=tuple(signature + b"\x01" for signature in signed),
         )
         self._shares[session.key] = share
         session.add(self._member, share, b"")

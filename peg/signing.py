@@ -8,9 +8,11 @@ Source: peg:P31-P34, N15.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
-from peg.batches import BatchVersion, OpenBatch, sighashes, with_witnesses
+from peg.batches import BatchVersion, FedCoin, OpenBatch, input_digests
 from peg.fedscript import FedScript, coin_script
+from peg.lanes import with_witnesses
 from sidechain.crypto.hashes import tagged_hash
 from sidechain.crypto.keys import der_to_compact, ecdsa_verify, is_low_s, schnorr_verify
 from sidechain.errors import InvalidEncoding, InvariantError, PeerFault
@@ -150,10 +152,37 @@ def open_frame(genesis: bytes, kind: int, frame: bytes, *, member: int, block_ke
     return body
 
 
+class Signable(Protocol):
+    """A transaction that members sign together: a batch, or a deposit given back."""
+
+    @property
+    def anchor(self) -> OutPoint:
+        """The outpoint at input 0, which names the session."""
+        ...
+
+    @property
+    def h_sel(self) -> int:
+        """The sidechain height that fixed it."""
+        ...
+
+    @property
+    def inputs(self) -> tuple[FedCoin, ...]:
+        """What it spends."""
+        ...
+
+    def outputs(self, fee_sats: int) -> tuple[tuple[int, bytes], ...]:
+        """(satoshis, script) at a fee."""
+        ...
+
+    def unsigned(self, fee_sats: int) -> bytes:
+        """The transaction without witness at a fee."""
+        ...
+
+
 class SigningSession:
     """Collects the shares of one version of one batch. One owner: the service."""
 
-    def __init__(self, batch: OpenBatch, version: BatchVersion, script: FedScript) -> None:
+    def __init__(self, batch: Signable, version: BatchVersion, script: FedScript) -> None:
         """Prepare digests and scripts.
 
         Args:
@@ -162,7 +191,7 @@ class SigningSession:
         self.batch = batch
         self.version = version
         self.key = SessionKey(anchor=batch.anchor, h_sel=batch.h_sel, version=version.version)
-        self.digests = sighashes(batch, version.fee_sats, script)
+        self.digests = input_digests(batch.inputs, batch.outputs(version.fee_sats), script)
         self._scripts = [coin_script(script, coin.claim_script) for coin in batch.inputs]
         self._k = script.k
         self._shares: dict[int, tuple[bytes, ...]] = {}

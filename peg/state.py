@@ -7,8 +7,8 @@ nothing open, so heights before the last RESET are never needed.
 Source: peg:3, peg:P33, peg:9.
 """
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from peg.batches import (
     BatchView,
@@ -22,15 +22,14 @@ from peg.batches import (
 )
 from peg.fedscript import FedScript, tweaked
 from peg.history import ClaimedDeposit, HeightTotals, PegHistory
-from peg.lanes import LaneState, LaneStep, SpendKind, advance, judge_spend
+from peg.lanes import LaneState, LaneStep, SpendKind
 from peg.limits import Burn
 from peg.parameters import PegParameters
 from peg.parent_path import ParentPath, PathOutput
 from peg.reserves import Book, Halt, chain_halts, state_digest, stops_selection
-from sidechain.crypto.hashes import sha256
+from peg.walk import LaneWalk
 from sidechain.errors import InvariantError
 from sidechain.params import COINBASE_MATURITY_BLOCKS
-from sidechain.primitives.parent import ParentTx
 from sidechain.primitives.transaction import OutPoint
 
 LANE = 0
@@ -121,22 +120,24 @@ class PegFold:
 
     def _restart(self) -> None:
         """Forget what came from Bitcoin. What is kept beside it only saves computing again."""
-        self._lane: LaneState | None = None
-        self._steps: list[LaneStep] = []
-        self._paid: set[bytes] = set()
-        self._paid_hash = sha256(b"")
-        self._oldest_unpaid = 0
-        self._paid_sats = self._earned_sats = 0
+        self._walk = LaneWalk(
+            LANE,
+            self._history,
+            self._path,
+            self._script,
+            genesis=self._genesis,
+            anchor_min_sats=self._parameters.anchor_min_sats,
+        )
         self._open: OpenBatch | None = None
-        self._queue_at: tuple[int, int] | None = None
-        self._coins_at: tuple[int, int, int, bool] | None = None
+        self._queue_at: tuple[int, int, int] | None = None
+        self._coins_at: tuple[int, int, int] | None = None
         self._kept_coins: tuple[FedCoin, ...] = ()
         self._flows_at: tuple[int, int, int] | None = None
         self._flows = _NO_FLOWS
         self._settled = _NO_FLOWS
         self._settled_steps = 0
-        self._ours: set[bytes] = set()
-        self._emergencies: list[ParentTx] = []
+        self._anchors: set[OutPoint] = set()
+        self._strange: list[LaneStep] = []
 
     def step(self, height: int) -> PegView:
         """Fold one height.
@@ -150,16 +151,16 @@ class PegFold:
         self.height = height
         if totals.commitment.reset:
             self._restart()
-        self._walk(height)
+        self._walk.follow(height)
         coins = self._coins(totals)
         book = self._book(totals, coins)
         halts = self._halts(totals, coins, book)
-        self._refresh_queue(height)
+        self._refresh_queue(totals)
         self._open, idle = self._next_open(totals, coins, book, halts)
         self.view = PegView(
             totals=totals,
-            lane=self._lane,
-            steps=tuple(self._steps),
+            lane=self._walk.lane,
+            steps=tuple(self._walk.steps),
             coins=coins,
             book=book,
             queue=self._queue,
@@ -170,58 +171,11 @@ class PegFold:
         )
         return self.view
 
-    # ---- the walk ----
-
-    def _walk(self, height: int) -> None:
-        """Follow the anchor to the tip of the path (peg:3.6)."""
-        if self._lane is None:
-            anchor = self._history.opened_at(LANE, height)
-            if anchor is None:
-                return
-            self._lane = LaneState(lane=LANE, index=0, anchor=anchor)
-        while self._lane.broken_by is None:
-            spend = self._path.spend(self._lane.anchor)
-            if spend is None:
-                return
-            step = judge_spend(
-                spend.transaction,
-                self._lane,
-                self._unpaid,
-                genesis=self._genesis,
-                fed_program=self._script.program,
-                fed_programs=self._programs,
-                anchor_min_sats=self._parameters.anchor_min_sats,
-                height=height,
-            )
-            self._steps.append(step)
-            self._lane = advance(self._lane, step)
-            self._note_paid(step)
-            self._paid_sats += sum(burn.payout_sats for burn in step.payouts)
-            self._earned_sats += sum(burn.fee_sats for burn in step.payouts)
-
-    def _note_paid(self, step: LaneStep) -> None:
-        """Keep the paid set, its hash, and how many of the oldest releases are all in it."""
-        if self._lane is None or not step.payouts:
-            return
-        self._paid.update(burn.burn_id for burn in step.payouts)
-        self._paid_hash = sha256(b"".join(self._lane.paid))
-        releases = self._history.schedule.releases
-        while (
-            self._oldest_unpaid < len(releases)
-            and releases[self._oldest_unpaid].burn.burn_id in self._paid
-        ):
-            self._oldest_unpaid += 1
-
-    def _unpaid(self, height: int, _: Collection[bytes]) -> list[Burn]:
-        """queue(h, paid) for the walk, whose paid set is the own one."""
-        return self._history.schedule.queue(height, self._paid, first=self._oldest_unpaid)
-
     # ---- coins and book ----
 
     def _coins(self, totals: HeightTotals) -> tuple[FedCoin, ...]:
         """coins(h), ordered by outpoint (peg:3.8)."""
-        is_open = self._lane is not None
-        at = (self._path.revision, len(self._steps), totals.claims, is_open)
+        at = (self._path.revision, self._walk.revision, totals.claims)
         if at != self._coins_at:
             self._coins_at = at
             self._kept_coins = self._find_coins(totals)
@@ -234,7 +188,7 @@ class PegFold:
 
     def _coin(self, output: PathOutput, totals: HeightTotals) -> FedCoin | None:
         outpoint = output.outpoint
-        lane = self._lane
+        lane = self._walk.lane
         if lane is not None and outpoint == lane.anchor and lane.broken_by is None:
             return self._fed_coin(output, CoinKind.ANCHOR)
         deposit = self._deposit(outpoint, totals.height)
@@ -253,6 +207,10 @@ class PegFold:
             # Younger ones cannot be spent: as an input one would stop the lane for 100 blocks.
             required = max(required, COINBASE_MATURITY_BLOCKS)
         if output.script not in self._programs or depth < required:
+            return None
+        if output.value_sats < self._parameters.min_pegin_sats:
+            # Sweeping dust costs more than it brings, and anybody can send it. The first value
+            # counts for ever: a coin must not stop being one while a batch spends it.
             return None
         return self._fed_coin(output, CoinKind.DONATION)
 
@@ -292,49 +250,54 @@ class PegFold:
             claimed_sats=totals.claimed_sats,
             feeburn_sats=totals.feeburn_sats,
             burned_sats=totals.burned_sats,
-            unpaid_sats=totals.payout_sats - self._paid_sats,
-            pending_fee_sats=totals.payout_fee_sats - self._earned_sats,
+            unpaid_sats=totals.payout_sats - self._walk.paid_sats,
+            pending_fee_sats=totals.payout_fee_sats - self._walk.earned_sats,
             suspense_sats=totals.suspense_sats,
             vanished_sats=totals.claimed_sats - present_sats,
-            opened_sats=self._opened_sats(totals.height),
+            opened_sats=self._opened_sats(),
             donated_sats=held[CoinKind.DONATION] + flows.spent_donation_sats,
-            earned_sats=self._earned_sats,
+            earned_sats=self._walk.earned_sats,
             bitcoin_fee_sats=flows.bitcoin_fee_sats,
         )
 
-    def _opened_sats(self, height: int) -> int:
-        anchor = self._history.opened_at(LANE, height)
-        output = self._path.output(anchor) if anchor is not None else None
+    def _opened_sats(self) -> int:
+        start = self._walk.start
+        output = self._path.output(start) if start is not None else None
         return 0 if output is None else output.value_sats
 
     def _refresh_flows(self, totals: HeightTotals) -> None:
         """Sums over the walk; computed again when the path, the walk or the claims changed.
 
-        A batch spends coins only, so its part never changes. An emergency transaction may spend
-        what is claimed later, so its part is looked at again.
+        A batch spends coins only, so its part never changes. Other transactions may spend what is
+        claimed later, so their part is looked at again.
         """
-        at = (self._path.revision, len(self._steps), totals.claims)
+        at = (self._path.revision, self._walk.revision, totals.claims)
         if at == self._flows_at:
             return
         self._flows_at = at
-        for step in self._steps[self._settled_steps :]:
+        for step in self._walk.steps[self._settled_steps :]:
+            if step.kind is SpendKind.BREAK:
+                break
             if step.kind is SpendKind.BATCH:
-                self._settled = self._settled.plus(self._flow(step.transaction, totals))
-            elif step.kind is SpendKind.EMERGENCY:
-                self._emergencies.append(step.transaction)
-            if step.kind is not SpendKind.BREAK:
-                self._ours.add(step.txid)
-        self._settled_steps = len(self._steps)
+                self._settled = self._settled.plus(self._flow(step, totals))
+            else:
+                self._strange.append(step)
+            self._anchors.add(step.anchor_after)
+            self._settled_steps += 1
         self._flows = self._settled
-        for transaction in self._emergencies:
-            self._flows = self._flows.plus(self._flow(transaction, totals))
+        for step in self._strange:
+            self._flows = self._flows.plus(self._flow(step, totals))
 
-    def _flow(self, transaction: ParentTx, totals: HeightTotals) -> _Flows:
-        """What one federation transaction took and gave."""
-        opened = self._history.opened_at(LANE, totals.height)
-        fee_sats = -sum(value for value, _ in transaction.outputs)
+    def _flow(self, step: LaneStep, totals: HeightTotals) -> _Flows:
+        """What one transaction of the walk took and gave.
+
+        All that is neither the next anchor nor a payout is gone; of a batch that is its fee.
+        """
+        after = self._path.output(step.anchor_after)
+        cost_sats = -sum(burn.payout_sats for burn in step.payouts)
+        cost_sats -= 0 if after is None else after.value_sats
         deposit_sats = donation_sats = 0
-        for outpoint in transaction.inputs:
+        for outpoint in step.transaction.inputs:
             output = self._path.output(outpoint)
             if output is None:
                 continue
@@ -342,11 +305,11 @@ class PegFold:
                 deposit_sats += output.value_sats
             elif output.script not in self._programs:
                 continue
-            elif outpoint != opened and outpoint.txid not in self._ours:
+            elif outpoint != self._walk.start and outpoint not in self._anchors:
                 donation_sats += output.value_sats
-            fee_sats += output.value_sats
+            cost_sats += output.value_sats
         return _Flows(
-            bitcoin_fee_sats=fee_sats,
+            bitcoin_fee_sats=cost_sats,
             spent_deposit_sats=deposit_sats,
             spent_donation_sats=donation_sats,
         )
@@ -357,20 +320,22 @@ class PegFold:
         self, totals: HeightTotals, coins: Sequence[FedCoin], book: Book
     ) -> tuple[Halt, ...]:
         left = [coin.blocks_left(totals.commitment.height) for coin in coins]
+        lane = self._walk.lane
         return chain_halts(
             book,
-            broken=self._lane is not None and self._lane.broken_by is not None,
+            broken=lane is not None and lane.broken_by is not None,
             inflated=totals.inflated,
             oldest_blocks_left=min(left, default=None),
             csv_stop=self._parameters.csv_stop,
         )
 
-    def _refresh_queue(self, height: int) -> None:
-        """queue(h, paid); computed again when something was released or paid."""
-        at = (self._history.schedule.released_count(height), len(self._steps))
+    def _refresh_queue(self, totals: HeightTotals) -> None:
+        """queue(h, paid); computed again when something was released, excluded or paid."""
+        released = self._history.schedule.released_count(totals.height)
+        at = (released, self._walk.revision, totals.records)
         if at != self._queue_at:
             self._queue_at = at
-            self._queue = tuple(self._unpaid(height, ()))
+            self._queue = tuple(self._walk.unpaid(totals.height))
 
     def _next_open(
         self,
@@ -380,16 +345,23 @@ class PegFold:
         halts: tuple[Halt, ...],
     ) -> tuple[OpenBatch | None, Idle | None]:
         """open(h) from open(h - 1) (peg:3.8)."""
-        if self._lane is None:
+        lane, current = self._walk.lane, self._open
+        if lane is None:
             return None, Idle.NO_LANE
-        view = self._batch_view(totals, coins, book, halts, self._lane)
-        current = self._open
-        if current is None or not keeps_open(current, self._lane, coins):
-            chosen = select_batch(view, self._parameters, self._script, self._genesis)
+        if current is not None and not keeps_open(current, lane, coins):
+            current = None
+        cancelled = current is not None and self._history.governance.cancelled_between(
+            current.anchor, totals.height - 1, totals.height
+        )
+        view = self._batch_view(totals, coins, book, halts, lane)
+        if current is None or cancelled:
+            if cancelled:
+                view = replace(view, cancelled=current)
+            chosen = select_batch(view, totals.parameters, self._script, self._genesis)
             if isinstance(chosen, Idle):
                 return None, chosen
             current = chosen
-        return climb(current, view, self._parameters), None
+        return climb(current, view, totals.parameters), None
 
     def _batch_view(
         self,
@@ -410,18 +382,19 @@ class PegFold:
             coins=coins,
             queue=queue,
             oldest_release_clock=0 if head is None else head.clock,
-            halted=stops_selection(halts),
+            halted=stops_selection(halts) or totals.is_paused,
             pool_sats=book.pool_sats,
         )
 
     def _digest(self, totals: HeightTotals, book: Book) -> bytes:
+        lane = self._walk.lane
         versions = self._open.versions if self._open is not None else ()
         return state_digest(
             height=totals.height,
             committed_hash=totals.commitment.block_hash,
-            index=self._lane.index if self._lane else 0,
-            anchor=self._lane.anchor if self._lane else None,
-            paid_hash=self._paid_hash,
+            index=lane.index if lane else 0,
+            anchor=lane.anchor if lane else None,
+            paid_hash=self._walk.paid_hash,
             open_txid=versions[-1].txid if versions else None,
             reserve_sats=book.reserve_sats,
             pool_sats=book.pool_sats,

@@ -9,9 +9,9 @@ Source: peg:P2, peg:P39, N22.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from peg.batches import fee_at, with_witnesses, worst_vsize
+from peg.batches import fee_at
 from peg.fedscript import FedScript
-from peg.lanes import encode_unsigned
+from peg.lanes import encode_unsigned, with_witnesses, worst_vsize
 from peg.parameters import PegParameters
 from peg.payments import Payment, PaymentInput
 from peg.signing import is_batch_signature

@@ -22,15 +22,11 @@ from peg.claims import (
     read_claims,
 )
 from peg.commitments import (
-    PASS,
-    RECORDS_MAX,
     CoinbasePeg,
     Commitment,
     CommitmentFacts,
     Verdict,
     check_objective,
-    check_open,
-    disliked,
     judge_commitment,
     not_yet,
     parameters_script,
@@ -41,7 +37,10 @@ from peg.fedscript import FedScript, coin_script
 from peg.ledger import BlockSource, PegLedger
 from peg.parameters import InsaneParameters, PegParameters, check_fedpeg_program
 from peg.parent_view import ParentView
-from peg.records import OpenRecord, PauseRecord, Record, encode_record, record_script
+from peg.pauses import PausesHeard
+from peg.record_rules import RecordContext, check_records
+from peg.record_votes import RecordVotes
+from peg.records import PauseRecord, record_script
 from sidechain.errors import Invalid, InvalidBlock, Unavailable
 from sidechain.params import ChainParams
 from sidechain.primitives.block import Block
@@ -98,23 +97,41 @@ class PegVoting:
         self,
         *,
         chain: ChainParams,
-        parameters: PegParameters,
         script: FedScript,
         parameter_hash: bytes,
+        block_keys: tuple[bytes, ...],
         node: OwnNode,
         ledger: PegLedger,
         approvals: Approvals,
     ) -> None:
-        """Nothing is asked of the node before `refresh`."""
+        """Nothing is asked of the node before `refresh`.
+
+        Args:
+            block_keys: all members', 33 bytes each, in member order.
+        """
         self._chain = chain
-        self._parameters = parameters
         self._script = script
+        self._block_keys = block_keys
         self._parameter_hash = parameter_hash
         self._node = node
         self._ledger = ledger
         self._approvals = approvals
-        self._ripe: tuple[Record, ...] = ()
+        self.pauses = PausesHeard()
+        self.records = RecordVotes(
+            script=script,
+            client=node.client,
+            parent=node.view,
+            ledger=ledger,
+            approvals=approvals,
+            pauses=self.pauses,
+            context=self.context,
+        )
         self.estimate_sats_per_kvb: int | None = None
+
+    @property
+    def _parameters(self) -> PegParameters:
+        """The values in force for the next block."""
+        return self._ledger.history.parameters
 
     async def refresh(self) -> None:
         """Ask for the fee estimate and for approved records that are ripe now.
@@ -123,12 +140,7 @@ class PegVoting:
             Unavailable, BitcoindError: the node did not answer; old answers stay.
         """
         self.estimate_sats_per_kvb = await self._node.client.estimate_fee_sats_per_kvb()
-        ripe: list[Record] = []
-        for record in self._approvals.records():
-            # Only OPEN is enabled in this stage; others are approved in vain.
-            if isinstance(record, OpenRecord) and not await self._open_reason(record):
-                ripe.append(record)
-        self._ripe = tuple(ripe)
+        await self.records.refresh()
 
     # ---- proposing ----
 
@@ -136,7 +148,7 @@ class PegVoting:
         """Coinbase scripts of the peg for a block this member proposes.
 
         Args:
-            minimal: only the repeated commitment (N9; block 1 has none to repeat).
+            minimal: the repeated commitment and PAUSE only (N9; block 1 repeats nothing).
         Raises:
             Unavailable: block 1 cannot be planned before a Bitcoin block is deep enough, or the
                 ledger is not at the block below.
@@ -145,9 +157,8 @@ class PegVoting:
         scripts = [commitment.script()]
         if height == 1:
             scripts.append(parameters_script(self._parameter_hash))
-        if not minimal:
-            scripts += [record_script(record) for record in self._records_to_propose()]
-        return scripts
+        records = self.records.to_propose(height, commitment, minimal=minimal)
+        return scripts + [record_script(record) for record in records]
 
     def plan_commitment(self, height: int, *, minimal: bool = False) -> Commitment:
         """The commitment `plan_coinbase` would use now."""
@@ -175,12 +186,12 @@ class PegVoting:
         """
         if height <= self._chain.dynamic_epoch_length:
             return True
-        if self._records_to_propose():
-            return True
         try:
             planned = self.plan_commitment(height)
         except Unavailable:
             return False
+        if self.records.to_propose(height, planned, minimal=False):
+            return True
         return not planned.repeats(self._ledger.history.previous_commitment)
 
     def carries_work(self, block: Block) -> bool:
@@ -205,6 +216,8 @@ class PegVoting:
             check_claim(claim, self._parameters, fed_programs=self._ledger.fed_programs)
         except InvalidBlock as error:
             return str(error)
+        if claim.outpoint in self._ledger.history.governance.returns:
+            return "C9: deposit is being returned"
         view = self._node.view
         return place_reason(
             claim,
@@ -245,12 +258,10 @@ class PegVoting:
         """
         height = block.header.height
         coinbase = read_coinbase(block.transactions[0], self._chain.pegged_asset)
-        check_objective(
-            coinbase,
-            height,
-            self._parameter_hash,
-            lanes_opened=self._ledger.history.lanes_opened,
-        )
+        check_objective(coinbase, height, self._parameter_hash)
+        history = self._ledger.history
+        context = self.context(height, coinbase.commitment)
+        check_records(coinbase.records, history.governance, context)
         try:
             claims = read_claims(block.transactions)
             check_fedpeg_program(self._script.program)
@@ -265,7 +276,7 @@ class PegVoting:
             raise InvalidBlock("bad-pegin-witness", str(error)) from error
         check_distinct(claims)
         for claim in claims:
-            check_claim(claim, self._parameters, fed_programs=self._ledger.fed_programs)
+            check_claim(claim, history.parameters, fed_programs=self._ledger.fed_programs)
 
     async def check_eventual_and_policy(self, block: Block) -> Verdict:
         """The rest of the peg's rules, now (V2 to V7, C1's depth, C2, C3, C6, C7, P1, approvals).
@@ -308,7 +319,7 @@ class PegVoting:
                 return verdict
             verdict = verdict.joined(await self._judge_claim(claim, commitment))
         for record in coinbase.records:
-            verdict = verdict.joined(await self._judge_record(record))
+            verdict = verdict.joined(await self.records.judge(record, commitment))
         return verdict
 
     def _commitment_facts(
@@ -345,37 +356,17 @@ class PegVoting:
         """The lock of the deposit's own script."""
         return coin_script(self._script, claim.claim_script).csv
 
-    async def _judge_record(self, record: Record) -> Verdict:
-        if not isinstance(record, OpenRecord):
-            return disliked("record type not enabled")
-        reason = await self._open_reason(record)
-        if reason:
-            return not_yet(reason)
-        approved = self._approvals.has(encode_record(record))
-        return PASS if approved else disliked("own operator has not approved this record")
-
-    async def _open_reason(self, record: OpenRecord) -> str:
-        output = await self._node.client.tx_out(record.anchor, False)
-        return check_open(
-            record,
-            fed_program=self._script.program,
-            output=None if output is None else (output.value_sats, output.script),
-            confirmations=0 if output is None else output.confirmations,
-            parameters=self._parameters,
-        )
-
     # ---- parts ----
 
-    def _records_to_propose(self) -> list[Record]:
-        """Approved ripe records not yet final, PAUSE first, then byte order, at most eight."""
-        opened = self._ledger.history.lanes_opened
-        wanted: list[Record] = []
-        lanes: set[int] = set(opened)
-        for record in sorted(self._ripe, key=_proposal_order):
-            if isinstance(record, OpenRecord) and record.lane == 0 and record.lane not in lanes:
-                lanes.add(record.lane)
-                wanted.append(record)
-        return wanted[:RECORDS_MAX]
+    def context(self, height: int, commitment: Commitment) -> RecordContext:
+        """What the records of a block are judged by."""
+        return RecordContext(
+            height=height,
+            clock=max(self._ledger.history.clock, commitment.height),
+            genesis=self._chain.genesis_hash,
+            script=self._script,
+            block_keys=self._block_keys,
+        )
 
     def _fork_height(self, previous: Commitment | None) -> int | None:
         if previous is None or self._node.view.is_active(previous.block_hash):
@@ -401,10 +392,6 @@ class PegVoting:
     def _check_at(self, height: int) -> None:
         if self._ledger.history.height != height - 1:
             raise Unavailable(f"the peg has not folded the block below {height}")
-
-
-def _proposal_order(record: Record) -> tuple[bool, bytes]:
-    return not isinstance(record, PauseRecord), encode_record(record)
 
 
 def _proof_blocks(transactions: Sequence[Transaction]) -> list[bytes]:

@@ -7,11 +7,12 @@ from typing import Any
 
 from peg.commitments import Commitment
 from peg.covenant_claims import CovenantPorts
-from peg.fedscript import key_tweak
+from peg.fedscript import FedScript, key_tweak
 from peg.parameters import LOCAL, PegParameters
 from peg.payments import Payment, check_payment
 from peg.service import PegPorts, PegService, PegSetup
 from peg.signing import frame_digest
+from sidechain.crypto.hashes import tagged_hash
 from sidechain.crypto.keys import ecdsa_sign, public_key, schnorr_sign, tweak_add_secret
 from sidechain.errors import InvariantError
 from sidechain.params import ChainParams
@@ -35,11 +36,12 @@ class TestSigner:
     __test__ = False
     member: int
     genesis: bytes
+    script: FedScript
     signed: list[bytes] = field(default_factory=list)
 
     def sign_payment(self, payment: Payment) -> tuple[bytes, ...]:
         assert Payment.decode(payment.encode()) == payment
-        script = federation()
+        script = self.script
         check_payment(payment, script, self.genesis)
         key, own = secret(f"peg {self.member}"), script.keys[self.member]
         signatures = []
@@ -49,6 +51,9 @@ class TestSigner:
             signed_by = key if tweak is None else tweak_add_secret(key, tweak)
             signatures.append(ecdsa_sign(signed_by, digest))
         return tuple(signatures)
+
+    def sign_message(self, tag: str, message: bytes) -> bytes:
+        return schnorr_sign(secret(f"block {self.member}"), tagged_hash(tag, message))
 
     def sign_peg_frame(self, kind: int, body: bytes) -> bytes:
         return schnorr_sign(secret(f"block {self.member}"), frame_digest(self.genesis, kind, body))
@@ -159,7 +164,8 @@ class PegWorld:
         self.frames: list[tuple[int, int, int, bytes]] = []
         self.online = set(range(parameters.n))
         self.journals = [TestJournal() for _ in range(parameters.n)]
-        self.signers = [TestSigner(i, self.params.genesis_hash) for i in range(parameters.n)]
+        genesis = self.params.genesis_hash
+        self.signers = [TestSigner(i, genesis, self.script) for i in range(parameters.n)]
         self.logs = [TestLog() for _ in range(parameters.n)]
         self.covenant_stores = [TestCovenantStore() for _ in range(parameters.n)]
         self.mempools = [TestMempool(i, self) for i in range(parameters.n)]

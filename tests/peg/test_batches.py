@@ -13,13 +13,11 @@ from peg.batches import (
     OpenBatch,
     climb,
     fee_at,
+    input_digests,
     keeps_open,
     select_batch,
-    sighashes,
-    with_witnesses,
-    worst_vsize,
 )
-from peg.lanes import LaneState
+from peg.lanes import LaneState, with_witnesses, worst_vsize
 from peg.limits import Burn, BurnCode
 from peg.parameters import LOCAL
 from sidechain.crypto.hashes import sha256, sha256d
@@ -372,7 +370,7 @@ def test_sighash_is_bip143_with_the_coins_own_script() -> None:
         + le32(0)
         + le32(1)
     )
-    found = sighashes(batch, 1_000, SCRIPT)
+    found = input_digests(batch.inputs, batch.outputs(1_000), SCRIPT)
     assert found[0] == digest
     assert found[1] != digest
-    assert sha256(found[1]) != sha256(sighashes(batch, 1_001, SCRIPT)[1])
+    assert sha256(found[1]) != sha256(input_digests(batch.inputs, batch.outputs(1_001), SCRIPT)[1])

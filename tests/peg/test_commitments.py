@@ -147,12 +147,11 @@ def check(
     *records: Record,
     parameter_hash: bytes | None = None,
     reset: bool = False,
-    opened: frozenset[int] = frozenset(),
 ) -> None:
     found = CoinbasePeg(
         commitment=replace(PREVIOUS, reset=reset), records=records, parameter_hash=parameter_hash
     )
-    check_objective(found, height, PARAMETER_HASH, lanes_opened=opened)
+    check_objective(found, height, PARAMETER_HASH)
 
 
 def test_v8_block_1_and_only_it_carries_the_parameters() -> None:
@@ -166,22 +165,6 @@ def test_v8_block_1_and_only_it_carries_the_parameters() -> None:
 def test_block_1_resets_nothing() -> None:
     with pytest.raises(InvalidBlock, match="V5"):
         check(1, parameter_hash=PARAMETER_HASH, reset=True)
-
-
-def test_open_is_taken_once_and_for_lane_0_only() -> None:
-    check(2, OpenRecord(0, ANCHOR))
-    for records, opened in (
-        ([OpenRecord(0, ANCHOR)], frozenset({0})),
-        ([OpenRecord(0, ANCHOR)] * 2, frozenset()),
-        ([OpenRecord(1, ANCHOR)], frozenset()),
-    ):
-        with pytest.raises(InvalidBlock, match="P1"):
-            check(2, *records, opened=opened)
-
-
-def test_other_records_are_not_enabled() -> None:
-    with pytest.raises(InvalidBlock, match="record type not enabled"):
-        check(2, ResumeRecord())
 
 
 # ---- V2 to V7 ----

@@ -7,7 +7,7 @@ from peg.bitcoind import BitcoindError
 from peg.commitments import Commitment
 from peg.ledger import PegLedger
 from peg.parameters import LOCAL
-from peg.records import CancelRecord, OpenRecord, record_script
+from peg.records import HandoverRecord, OpenRecord, record_script
 from sidechain.errors import InvariantError, Unavailable
 from sidechain.primitives.parent import parse_parent_tx
 from sidechain.primitives.transaction import OutPoint, Transaction
@@ -283,9 +283,9 @@ async def test_lane_broken_by_a_foreign_spend_halts(chains: Chains) -> None:
 def test_final_block_the_peg_cannot_read_stops_the_node(chains: Chains) -> None:
     chains.bitcoin.mine(count=8)
     commitment = chains.commitment(7)
-    cancel = CancelRecord(0, OutPoint(bytes(32), 0))
+    handover = HandoverRecord(0, bytes(32))
     with pytest.raises(InvariantError):
-        chains.ledger.apply(chains.side.block([commitment.script(), record_script(cancel)]))
+        chains.ledger.apply(chains.side.block([commitment.script(), record_script(handover)]))
     with pytest.raises(InvariantError):
         chains.ledger.apply(chains.side.block([]))
     with pytest.raises(InvariantError):

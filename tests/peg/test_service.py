@@ -339,7 +339,7 @@ async def test_trial_spend_of_a_deep_output_is_signed_until_the_lane_is_open(
     world: PegWorld,
 ) -> None:
     """A founding that goes on late finds its output counted as a donation already."""
-    raw = world.bitcoin.pay(world.script.program, 10_000)
+    raw = world.bitcoin.pay(world.script.program, 20_000)
     trial = OutPoint(parse_parent_tx(raw).txid, 0)
     await world.mine([raw], count=9)
     await world.extend()

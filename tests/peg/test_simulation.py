@@ -10,7 +10,7 @@ from peg.batches import OpenBatch
 from peg.lanes import encode_unsigned
 from peg.limits import Burn, BurnCode
 from peg.parameters import LOCAL, WindowCap
-from peg.state import PegFold
+from peg.walk import LaneWalk
 from sidechain.errors import InvariantError
 from tests.peg.simulation import Simulation, Violated
 
@@ -86,18 +86,17 @@ async def test_planted_bug_1_replacement_spends_another_input_0(
 async def test_planted_bug_3_paid_set_forgotten_at_a_reset(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    walk = PegFold._walk
+    follow = LaneWalk.follow
 
-    def forgetting(self: PegFold, height: int) -> None:
-        walk(self, height)
-        totals = self._history.totals(height)
-        if totals.commitment.reset and self._lane is not None:
-            self._lane = replace(self._lane, paid=())
-            self._paid = set()
+    def forgetting(self: LaneWalk, height: int) -> None:
+        follow(self, height)
+        if self._history.totals(height).commitment.reset and self.lane is not None:
+            self.lane = replace(self.lane, paid=())
+            self.paid = set()
             self._oldest_unpaid = 0
-            self._paid_sats = self._earned_sats = 0
+            self.paid_sats = self.earned_sats = 0
 
-    monkeypatch.setattr(PegFold, "_walk", forgetting)
+    monkeypatch.setattr(LaneWalk, "follow", forgetting)
     assert await is_caught()
 
 
