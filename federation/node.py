@@ -348,6 +348,8 @@ class Node:
             first_epoch_blocks=self._chain.params.dynamic_epoch_length,
             future_limit_s=self._config.future_limit_s,
             wall_clock_s=self._parts.seams.wall_clock_s,
+            propose_timer_ms=self._config.timeout_base_ms,
+            now_ms=monotonic_ms,
         )
 
     def _make_driver(self) -> tuple[Driver, BlockFiles]:

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from federation.block_room import BlockRoom
 from federation.consensus.effects import BuildBlock, CheckBlock
 from federation.consensus.events import Verdict
 from federation.consensus.votes import BlockSignature
@@ -76,6 +77,9 @@ class BlockProduction:
         witness_script: the k-of-n script whose P2WSH is the signblockscript.
         first_epoch_blocks: L; blocks up to this height count as due (N35).
         wall_clock_s: seconds since 1970.
+        propose_timer_ms: of round 0; what a proposal holds can be judged in a part of it.
+        now_ms: the monotonic clock, to measure judging; without it proposals are as large as
+            blocks may be.
     """
 
     def __init__(
@@ -88,6 +92,8 @@ class BlockProduction:
         first_epoch_blocks: int,
         future_limit_s: int,
         wall_clock_s: Callable[[], int],
+        propose_timer_ms: int = 3_000,
+        now_ms: Callable[[], int] | None = None,
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._chain = chain
@@ -97,6 +103,8 @@ class BlockProduction:
         self._first_epoch_blocks = first_epoch_blocks
         self._future_limit_s = future_limit_s
         self._wall_clock_s = wall_clock_s
+        self._now_ms = now_ms
+        self._room = BlockRoom(propose_timer_ms) if now_ms else None
         self._pause = pause
         self._objective: dict[bytes, str] = {}
         """Reasons by block hash, "" for valid; of the height in progress only."""
@@ -179,12 +187,14 @@ class BlockProduction:
         return self._chain.build_template(
             time_s=time_s,
             coinbase_scripts=scripts,
-            transactions=() if order.minimal else self._transactions(),
+            transactions=() if order.minimal else self._transactions(order.round),
         )
 
-    def _transactions(self) -> list[Transaction]:
-        room = BLOCK_MAX_WEIGHT_WU - COINBASE_RESERVE_WU - 4 * self._witness_limit()
-        return list(self._ready(self._chain.select_transactions(room)))
+    def _transactions(self, round_number: int) -> list[Transaction]:
+        most_wu = BLOCK_MAX_WEIGHT_WU - COINBASE_RESERVE_WU - 4 * self._witness_limit()
+        if self._room:
+            most_wu = min(most_wu, self._room.weight_wu(round_number))
+        return list(self._ready(self._chain.select_transactions(most_wu)))
 
     def _ready(self, transactions: Iterable[Transaction]) -> Iterator[Transaction]:
         """Those of some transactions, parents before children, that may go into a block now."""
@@ -278,7 +288,10 @@ class BlockProduction:
         """Why a block on the tip is objectively invalid, "" when it is not (V1-V5)."""
         known = self._objective.get(block.hash)
         if known is None:
+            begun_ms = self._now_ms() if self._now_ms else 0
             known = self._objective[block.hash] = self._objective_fault(block)
+            if self._now_ms and self._room:
+                self._room.judged(block.weight_wu, self._now_ms() - begun_ms)
         return known
 
     def _objective_fault(self, block: Block) -> str:

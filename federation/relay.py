@@ -3,6 +3,7 @@
 Source: N15 (kinds 15 to 17), consensus:C95, peg.md 3.2 (depth is asked of the own bitcoind).
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Collection, Coroutine
 from enum import Enum, auto
 from typing import Any, Final
@@ -41,6 +42,8 @@ ASK_PAUSE_MS: Final = 20
 """How long after an announcement is waited for what is handed over with it."""
 PUSHED_MAX_BYTES: Final = 10_000
 """Larger transactions are handed over when a peer asks."""
+SUBMITTED_PER_TURN: Final = 3
+"""Transactions from the RPC that are answered before the engine has its turn."""
 UNASKED_CHECKS: Final = 10
 """Signature checks that a transaction is charged as that was neither asked for nor announced."""
 FRAME_ROOM_BYTES: Final = 1_000_000
@@ -98,6 +101,7 @@ class TransactionRelay:
         self._log = log
         self._log_budget = RequestBudget(per_s=5, burst=50)
         self._gossip = TransactionGossip()
+        self._turnstile = asyncio.Semaphore(SUBMITTED_PER_TURN)
         self._judging = 0
         self._planned: set[_Step] = set()
         self._announced_ms = -ANNOUNCE_PAUSE_MS
@@ -147,8 +151,14 @@ class TransactionRelay:
         self._gossip.chain_moved(())
 
     async def accepted(self, tx: Transaction) -> None:
-        """The RPC put a transaction into the mempool, or was given it again."""
+        """The RPC put a transaction into the mempool, or was given it again.
+
+        Those who wait for its answer leave a few at a time, so that however many submit, the
+        engine has its turn in between.
+        """
         self._announce(tx, own=True)
+        async with self._turnstile:
+            await asyncio.sleep(0)
 
     # -- inside
 

@@ -1,5 +1,6 @@
 """Building, judging and completing blocks: the classes of N7 and N8, and wrong bytes (V6)."""
 
+import itertools
 import random
 from collections.abc import Callable
 from dataclasses import replace
@@ -37,6 +38,7 @@ class Stage:
         self.chain = self.side.chain
         self.peg = FakePeg()
         self.now_s = FIRST_BLOCK_TIME_S + 3_600
+        self.now_ms = itertools.count(0, 3)
         self.pauses = 0
         self.on_pause: Callable[[], None] = lambda: None
         self.production = BlockProduction(
@@ -47,6 +49,7 @@ class Stage:
             first_epoch_blocks=first_epoch_blocks,
             future_limit_s=30,
             wall_clock_s=lambda: self.now_s,
+            now_ms=lambda: next(self.now_ms),
             pause=self._pause,
         )
 
@@ -106,9 +109,9 @@ def test_work_when_only_a_child_of_an_unripe_claim_waits_then_none(stage: Stage)
     stage.take_in(stage.side.payment(ALICE, [OutPoint(claim.txid, 0)], [(BOB.script, 20_000)]))
     stage.peg.ripe = lambda tx: not any(txin.is_pegin for txin in tx.inputs)
     assert not stage.production.is_work_due()
-    assert stage.production._transactions() == []
+    assert stage.production._transactions(0) == []
     stage.peg.ripe = lambda tx: True
-    assert len(stage.production._transactions()) == 2
+    assert len(stage.production._transactions(0)) == 2
 
 
 def test_work_when_the_first_epoch_runs_then_due_and_no_block_is_empty(tmp_path: Path) -> None:
@@ -137,6 +140,34 @@ async def test_build_when_there_is_work_then_at_once(stage: Stage) -> None:
     assert block is not None and block.transactions[1:] == (claim,) and not stage.pauses
     assert block.header.time == stage.now_s
     assert await stage.judge(block) == (Verdict.ACCEPTABLE, "")
+
+
+async def test_build_when_judging_is_slow_then_holds_what_the_others_can_judge_in_time(
+    stage: Stage,
+) -> None:
+    """C25: a verdict that comes after the timer counts as no proposal."""
+    claims = [stage.claim(), stage.claim()]
+    for claim in claims:
+        stage.take_in(claim)
+    room = stage.production._room
+    assert room is not None
+    room.weight_wu = lambda round_number: claims[0].weight_wu + 10  # type: ignore[method-assign]
+    block = await stage.production.build(stage.order())
+    assert block is not None and len(block.transactions) == 2
+    assert await stage.judge(block) == (Verdict.ACCEPTABLE, "")
+
+
+async def test_judge_when_the_clock_goes_on_meanwhile_then_the_room_hears_of_it(
+    stage: Stage,
+) -> None:
+    heard: list[tuple[int, int]] = []
+    room = stage.production._room
+    assert room is not None
+    room.judged = lambda *told: heard.append(told)  # type: ignore[method-assign, assignment]
+    block = stage.block()
+    for _ in range(2):
+        await stage.judge(block)
+    assert heard == [(block.weight_wu, 3)]
 
 
 async def test_build_when_nothing_to_propose_then_waits_for_it(stage: Stage) -> None:
