@@ -1,5 +1,6 @@
 """Transactions from peers that may be slow, wrong or hostile (N15, consensus:C95-C97)."""
 
+import asyncio
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from federation.relay import (
     FRAME_ROOM_BYTES,
     PUSHED_MAX_BYTES,
     RELAY_PAUSE_MS,
+    SUBMITTED_PER_TURN,
     UNASKED_CHECKS,
     TransactionRelay,
 )
@@ -193,6 +195,21 @@ async def test_own_transactions_when_many_come_at_once_then_announced_together(
     assert len(stage.network.take(FrameKind.TX)) == 12
     await stage.relay.accepted(transactions[0])
     assert not stage.network.take(FrameKind.TXINV)
+
+
+async def test_own_transactions_when_many_are_submitted_then_others_have_their_turn_in_between(
+    stage: Stage,
+) -> None:
+    """However many come by RPC, votes are not late for them."""
+    transactions = stage.chain_of(4 * SUBMITTED_PER_TURN)
+    waiting = [asyncio.ensure_future(stage.relay.accepted(tx)) for tx in transactions]
+    turns, done = 0, 0
+    while done < len(waiting):
+        await asyncio.sleep(0)  # one turn of everything else
+        turns += 1
+        before, done = done, sum(task.done() for task in waiting)
+        assert done - before <= SUBMITTED_PER_TURN
+    assert turns >= 4
 
 
 async def test_own_transaction_when_a_peer_does_not_read_then_announced_and_not_handed_over(
