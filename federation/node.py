@@ -37,6 +37,7 @@ from federation.start import (
     OpenedJournal,
     StartOptions,
     monotonic_ms,
+    open_bitcoind,
     open_journal,
     open_peg_journal,
     open_signer,
@@ -45,7 +46,6 @@ from federation.start import (
 )
 from federation.verification import MessageVerifier
 from federation.wal import BlockFiles, Journal
-from peg.bitcoind import BitcoindClient
 from peg.burn_relay import BurnRelay
 from peg.parent_view import ParentChange, ParentView
 from peg.service import PegPorts, PegService, PegSetup
@@ -64,7 +64,6 @@ from sidechain.primitives.transaction import Transaction
 
 __all__ = ["CannotStart", "Node", "StartOptions", "open_node"]
 
-BITCOIND_TIMEOUT_MS: Final = 10_000
 WATCH_POLL_MS: Final = 200
 PEG_FRAMES: Final = range(FrameKind.RECORD, FrameKind.REPORTSIG + 1)
 
@@ -106,7 +105,7 @@ class Node:
         self._members = self._federation.member_set()
         self._entry = self._federation.members[self._config.index]
         self._view = ParentView()
-        self._client = self._bitcoind()
+        self._client = open_bitcoind(self._config.bitcoind)
         self._watcher = ParentWatcher(
             self._client,
             self._view,
@@ -251,19 +250,6 @@ class Node:
             self._log.warning("bitcoind_down", reason=reason)
 
     # -- making the parts
-
-    def _bitcoind(self) -> BitcoindClient:
-        access = self._config.bitcoind
-        if access.cookie is not None:
-            return BitcoindClient(
-                access.url, cookie_path=access.cookie, timeout_ms=BITCOIND_TIMEOUT_MS
-            )
-        return BitcoindClient(
-            access.url,
-            user=access.user,
-            password=access.password(),
-            timeout_ms=BITCOIND_TIMEOUT_MS,
-        )
 
     def _make_network(self) -> PeerNetwork:
         return self._parts.seams.network(

@@ -6,6 +6,7 @@ Source: consensus:C40, consensus:C43, consensus:C70, consensus:J6, consensus:R6,
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 from federation.consensus.encoding import InvalidMessage
 from federation.consensus.events import StartMode
@@ -17,7 +18,7 @@ from federation.consensus.records import (
     decode_record,
     restore,
 )
-from federation.member_folder import MemberFolder
+from federation.member_folder import BitcoindAccess, MemberFolder
 from federation.peers import EventLog, PeerNetwork
 from federation.production import BlockProduction
 from federation.signer import GuardStart, Signer, SignerFiles
@@ -30,16 +31,31 @@ from federation.wal import (
     Verdict,
     archive,
 )
+from peg.bitcoind import BitcoindClient
 from peg.fedscript import FedScript
 from sidechain.api.registry import Registry
 from sidechain.chain import Chain
 from sidechain.errors import Invalid
 from sidechain.params import ChainParams
 
+BITCOIND_TIMEOUT_MS: Final = 10_000
+
 
 def monotonic_ms() -> int:
     """The monotonic clock, milliseconds."""
     return time.monotonic_ns() // 1_000_000
+
+
+def open_bitcoind(access: BitcoindAccess) -> BitcoindClient:
+    """A client of the member's own Bitcoin node."""
+    if access.cookie is not None:
+        return BitcoindClient(access.url, cookie_path=access.cookie, timeout_ms=BITCOIND_TIMEOUT_MS)
+    return BitcoindClient(
+        access.url,
+        user=access.user,
+        password=access.password(),
+        timeout_ms=BITCOIND_TIMEOUT_MS,
+    )
 
 
 def unix_time_s() -> int:
