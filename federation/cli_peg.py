@@ -6,6 +6,8 @@ from typing import Any
 
 import click
 
+from federation import cli_deposits
+from federation.cli_deposits import address_text, only_wallet
 from federation.cli_passphrase import passphrase_file_option, unlocked
 from federation.cli_session import JSON_WAIT_HELP, Amount, Failed, Session, command, show_btc
 from federation.cli_tables import audit_text, blocks_table, is_exact
@@ -45,6 +47,7 @@ def register(group: click.Group) -> None:
         """Bring bitcoin to the sidechain and back."""
 
     _register_in(peg_group)
+    cli_deposits.register(peg_group)
     _register_out(peg_group)
     _register_status(peg_group)
     _register_audit(group)
@@ -91,10 +94,10 @@ def _register_in(group: click.Group) -> None:
         session.output.streams = wait
         async with session.wallets() as wallets:
             names: list[str] = await wallets.call("listwallets")
-            to = to or _only_wallet(names)
+            to = to or only_wallet(names)
             if amount is None:
                 found = await wallets.call("getpeginaddress", to)
-                session.output.result(found, _address_text(found))
+                session.output.result(found, address_text(found))
                 return
             async with AsyncExitStack() as stack:
                 if to in names:
@@ -111,14 +114,6 @@ def _register_in(group: click.Group) -> None:
                     # its end is shown now, so that the same command begins another one
                     view = {**await wallets.call("getpegin", view["id"]), "resumed": True}
         session.output.result(view, _begun_text(view, describe_pegin(view), wait=wait))
-
-
-def _only_wallet(names: list[str]) -> str:
-    if not names:
-        raise Failed("there is no wallet yet: `fedpeg wallet create NAME` makes one")
-    if len(names) > 1:
-        raise click.UsageError(f"name a wallet with --to: there are {', '.join(names)}")
-    return names[0]
 
 
 async def _check_faucet(
@@ -150,15 +145,6 @@ def _begun_text(view: dict[str, Any], standing: str, *, wait: bool) -> str:
         return f"{view['id']} has ended: {standing}; the same command again begins another one"
     again = "goes on" if view.get("resumed") else "begun"
     return f"{view['id']} {again}: `fedpeg peg status {view['id']}` shows where it stands"
-
-
-def _address_text(found: dict[str, Any]) -> str:
-    return (
-        f"{found['address']}\n"
-        f"at least {show_btc(found['min_pegin_sats'])}; claimed by itself at "
-        f"{found['required_confirmations']} confirmations; deposits older than "
-        f"{found['claim_within_blocks']} blocks cannot be claimed"
-    )
 
 
 def _register_out(group: click.Group) -> None:
@@ -215,7 +201,10 @@ def _register_status(group: click.Group) -> None:
     @command(group, "status", short_help="Show one peg-in or peg-out, or all.")
     @click.argument("peg_id", metavar="[ID]", required=False)
     async def status(session: Session, *, peg_id: str | None) -> None:
-        """Show one peg-in or peg-out (by id, txid:vout or deposit address), or all."""
+        """Show one peg-in or peg-out (by id, txid:vout or deposit address), or all.
+
+        With each deposit that does not go on by itself: why, and what can be done.
+        """
         async with session.wallets() as wallets:
             if peg_id is None:
                 pegins = await wallets.call("listpegins")

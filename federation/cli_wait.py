@@ -150,11 +150,18 @@ async def wait_payment(patience: Patience, wallet: str, txid: str) -> int:
 def describe_pegin(view: dict[str, Any]) -> str:
     """One sentence about where a peg-in stands."""
     reason = f" ({_funding_reason(view['reason'])})" if view.get("reason") else ""
+    step = f"; {view['next']}" if view.get("next") else ""
     match view["stage"]:
         case "address":
             return f"waiting for a deposit to {view['address']}{reason}"
+        case "funded" if reason:
+            return f"deposit {view['deposit']} waits for a Bitcoin block{reason}{step}"
         case "funded":
             return f"deposit {view['deposit']} is in Bitcoin's mempool"
+        case "conflicted":
+            return f"deposit {view['deposit']} was replaced{reason}{step}"
+        case "failed":
+            return f"failed{reason}{step}"
         case "confirming":
             return f"deposit has {view['confirmations']} of {view['required']} confirmations"
         case "claimable":

@@ -18,7 +18,7 @@ from sidechain.chain import Chain
 from sidechain.errors import InvalidTransaction, Stalled, Unavailable
 from sidechain.params import ChainParams
 from sidechain.primitives.transaction import OutPoint, Transaction
-from sidechain.validation.dynafed import valid_fedpegscripts
+from sidechain.validation.dynafed import fedpegscript_may_change, valid_fedpegscripts
 from sidechain.validation.pegins import ParentFacts
 
 SPARE_RECORDS = 1_000
@@ -149,4 +149,5 @@ def covenant_ports(
         records=file.records,
         mempool=mempool,
         valid_scripts=lambda: valid_fedpegscripts(chain, chain.tip_height, chain.params, True),
+        may_change_script=lambda: fedpegscript_may_change(chain, chain.tip_height, chain.params),
     )

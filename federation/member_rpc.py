@@ -17,6 +17,7 @@ from federation.member_folder import MemberConfig
 from federation.peers import PeerNetwork
 from federation.production import BlockProduction
 from peg.bitcoind import BitcoindError
+from peg.covenant_claims import CovenantClaims
 from peg.parent_view import ParentView
 from peg.service import PegService
 from peg.status import parse_outpoint
@@ -251,7 +252,7 @@ class MemberMethods:
         try:
             script = _bytes(program, "program")
             terms = CovenantTerms(script=script, max_fee_sats=price, internal_key=key)
-            found = self.peg.register_covenant(terms)
+            found = self._covenants().register(terms)
         except Invalid as error:
             raise RpcError(INVALID_PARAMETER, error.detail or error.reason) from error
         except Unavailable as error:
@@ -262,13 +263,15 @@ class MemberMethods:
 
     def getcovenant(self, script: Any) -> dict[str, Any]:
         """One registration."""
-        try:
-            found = self.peg.covenant(_bytes(script, "script"))
-        except Unavailable as error:
-            raise RpcError(NOT_YET, str(error)) from error
+        found = self._covenants().describe(_bytes(script, "script"))
         if found is None:
             raise RpcError(NOT_FOUND, "this member knows no such registration")
         return found
+
+    def _covenants(self) -> CovenantClaims:
+        if self.peg.covenants is None:
+            raise RpcError(NOT_YET, "this member claims nothing for others")
+        return self.peg.covenants
 
     def getaudit(self) -> dict[str, Any]:
         """The audit at the newest height the peg has read."""

@@ -88,12 +88,14 @@ class CovenantPorts:
     Attributes:
         records: of the store at start, oldest first: kind and body.
         valid_scripts: the fedpegscripts that a claim in the next block may be of, newest first.
+        may_change_script: whether another one may be in force in the next epoch.
     """
 
     store: CovenantStore
     records: Sequence[tuple[int, bytes]]
     mempool: OwnMempool
     valid_scripts: Callable[[], Sequence[FedpegPair]]
+    may_change_script: Callable[[], bool] = lambda: False
 
 
 @dataclass(slots=True)
@@ -127,27 +129,28 @@ class CovenantClaims:
         self,
         *,
         chain: ChainParams,
-        parameters: PegParameters,
         member: int,
         ledger: PegLedger,
         parent: ParentView,
         client: SpentAsk,
         ports: CovenantPorts,
         send: Callable[[bytes, int], object],
+        on_news: Callable[[], None],
         log_info: Callable[..., object],
     ) -> None:
         """
         Args:
             send: sends a COVREG body to a member.
+            on_news: told when there is something to do for `advance`.
         """
         self._chain = chain
-        self._parameters = parameters
         self._member = member
         self._ledger = ledger
         self._parent = parent
         self._client = client
         self._ports = ports
         self._send = send
+        self._on_news = on_news
         self._log_info = log_info
         self._table = CovenantTable(member)
         self._watch = CovenantWatch()
@@ -163,11 +166,11 @@ class CovenantClaims:
     def __len__(self) -> int:
         return len(self._table)
 
-    def register(self, terms: CovenantTerms) -> bytes:
+    def register(self, terms: CovenantTerms) -> dict[str, Any]:
         """Take a user's registration; durable when this returns. A known one is told again.
 
         Returns:
-            Its claim script.
+            What `describe` says of it, and the script that deposits pay.
         Raises:
             InvalidEncoding: the price is too high.
             Unavailable: no room.
@@ -178,7 +181,9 @@ class CovenantClaims:
             self._keep(claim_script, Registered(terms, self._member))
         for queue in self._gossip.queues.values():
             queue[claim_script] = None
-        return claim_script
+        self._on_news()
+        described = self.describe(claim_script) or {}
+        return {**described, "deposit_script": self._address_script(claim_script).hex()}
 
     def hear(self, member: int, body: bytes) -> None:
         """Take a registration that a peer passes on; known ones and excess are dropped.
@@ -328,21 +333,11 @@ class CovenantClaims:
 
     # ---- answering ----
 
-    def address_script(self, claim_script: bytes) -> bytes:
-        """What a deposit for a claim script pays on Bitcoin now.
-
-        Raises:
-            Unavailable: no script of native form is in force yet.
-        """
-        for pair in self._ports.valid_scripts():
-            if pair.program == p2wsh(pair.script):
-                return deposit_script(pair.program, pair.script, claim_script)
-        raise Unavailable("the federation's script is not in force yet")
-
-    def describe(self, claim_script: bytes) -> dict[str, Any] | None:
-        """One registration and its deposits as JSON; None when it is not registered."""
-        known = self._table.get(claim_script)
-        if known is None:
+    def describe(self, script: bytes) -> dict[str, Any] | None:
+        """A registration and its deposits as JSON, by claim or deposit script; None: not known."""
+        claim_script = script if script in self._table else self._watch.claim_script_of(script)
+        known = None if claim_script is None else self._table.get(claim_script)
+        if claim_script is None or known is None:
             return None
         deposits = [
             self._deposit_json(deposit)
@@ -357,10 +352,6 @@ class CovenantClaims:
             "followed_to": self._watch.height,
             "deposits": deposits,
         }
-
-    def find(self, script: bytes) -> bytes | None:
-        """The registered claim script that a script is, or that deposits to a script are for."""
-        return script if script in self._table else self._watch.claim_script_of(script)
 
     def _deposit_json(self, deposit: CovenantDeposit) -> dict[str, Any]:
         stage, reason = self._stage(deposit)
@@ -388,6 +379,11 @@ class CovenantClaims:
         return "claimable", "" if attempt is None else attempt.reason
 
     # ---- parts ----
+
+    @property
+    def _parameters(self) -> PegParameters:
+        """Those in force for the next block."""
+        return self._ledger.history.parameters
 
     @property
     def _age_limit(self) -> int:
@@ -442,6 +438,12 @@ class CovenantClaims:
                 break
             height -= 1
         self._watch.cut_above(height)
+
+    def _address_script(self, claim_script: bytes) -> bytes:
+        for pair in self._ports.valid_scripts():
+            if pair.program == p2wsh(pair.script):
+                return deposit_script(pair.program, pair.script, claim_script)
+        raise Unavailable("the federation's script is not in force yet")
 
     def _take_scripts(self) -> None:
         """Watch for deposits to every valid fedpegscript, also to one that just became valid."""

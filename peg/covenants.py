@@ -16,10 +16,10 @@ from sidechain.wallet.covenant import NUMS_KEY, CovenantTerms
 PRICE_PARTS = 4
 """max_fee stays below this part of the least deposit (peg:4)."""
 
-OWN_MAX = 2_000
+OWN_MAX = 10_000
 """Registrations taken from users; then they are refused, and another member may take them."""
 
-PER_PEER_MAX = 4_000
+PER_PEER_MAX = 10_000
 """Registrations kept from one peer; then its oldest that nothing was paid to makes room."""
 
 _HEADS = {b"\x00\x14": 0, b"\x00\x20": 1, b"\x51\x20": 2}

@@ -3,6 +3,7 @@
 Source: peg:12, peg:P3, N4.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from peg.broadcasts import Broadcasts
@@ -39,8 +40,12 @@ class PegReports:
         ledger: PegLedger,
         parent: ParentView,
         broadcasts: Broadcasts,
+        is_syncing: Callable[[], bool],
+        may_change_script: Callable[[], bool],
     ) -> None:
         """Read from these parts whenever asked."""
+        self._is_syncing = is_syncing
+        self._may_change_script = may_change_script
         self._chain = chain
         self._script = script
         self._ledger = ledger
@@ -55,7 +60,7 @@ class PegReports:
     def closed_reason(self) -> str:
         """Why no deposit address may be handed out now; empty when it may.
 
-        Source: peg:P3, peg:S11, N4.
+        Source: peg:4 ("Addresses"), peg:P3, peg:S11, N4.
         """
         history = self._ledger.history
         if history.height == 0:
@@ -64,6 +69,10 @@ class PegReports:
             return "the federation's anchor is not opened yet"
         if history.height < self._chain.dynamic_epoch_length - 1:
             return "the first epoch is not over yet"
+        if self._is_syncing():
+            return "this member is catching up with the federation's chain"
+        if self._may_change_script():
+            return "the federation's script may change at the end of this epoch"
         try:
             check_fedpeg_program(self._script.program)
         except InsaneParameters as error:
@@ -81,10 +90,19 @@ class PegReports:
             **parameters_json(self._parameters, self._script),
             "deposits_open": not reason,
             "reason": reason or None,
+            "claim_before_height": self._claim_before_height(),
             "reset_pending": self._reset_pending(),
             "parent_height": self._parent.tip_height,
             **lane_json(self._ledger.view),
         }
+
+    def _claim_before_height(self) -> int:
+        """Blocks below this height may hold claims of deposits to the script in force now.
+
+        A new script comes at the end of this epoch at the earliest. Source: elements/peg.md 4.
+        """
+        length, height = self._chain.dynamic_epoch_length, self._ledger.history.height + 1
+        return height - height % length + self._chain.total_valid_epochs * length
 
     def pegout(self, text: str) -> dict[str, Any] | None:
         """One burn by txid:vout; None when no final block has it.

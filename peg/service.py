@@ -44,7 +44,6 @@ from peg.voting import FrozenParentFacts, OwnNode, PegVoting
 from sidechain.errors import InvalidEncoding, PeerFault, Unavailable
 from sidechain.primitives.block import Block
 from sidechain.primitives.transaction import OutPoint, Transaction
-from sidechain.wallet.covenant import CovenantTerms
 
 __all__ = ["PegPorts", "PegService", "PegSetup"]
 
@@ -94,16 +93,18 @@ class PegService:
             entries=[decode_entry(body) for body in ports.journal_bodies],
         )
         self.reports = PegReports(
+            is_syncing=ports.is_catching_up,
+            may_change_script=self._may_change_script,
             chain=setup.chain,
             script=setup.script,
             ledger=self.ledger,
             parent=ports.view,
             broadcasts=self._broadcasts,
         )
+        self._wake = asyncio.Event()
         self.covenants = self._make_covenants()
         self._digests = DigestWatch(setup.parameters.byzantine_tolerated)
         self._signing = self._make_signing()
-        self._wake = asyncio.Event()
         self._news = asyncio.Event()
         self._parent_moved = True
         self._was_healthy = False
@@ -137,18 +138,22 @@ class PegService:
             say=self._say,
         )
 
+    def _may_change_script(self) -> bool:
+        covenants = self._ports.covenants
+        return covenants is not None and covenants.may_change_script()
+
     def _make_covenants(self) -> CovenantClaims | None:
         if self._ports.covenants is None:
             return None
         return CovenantClaims(
             chain=self._setup.chain,
-            parameters=self._setup.parameters,
             member=self._setup.member,
             ledger=self.ledger,
             parent=self._ports.view,
             client=self._ports.client,
             ports=self._ports.covenants,
             send=lambda body, member: self._send(KIND_COVREG, body, member),
+            on_news=self._wake.set,
             log_info=self._ports.log.info,
         )
 
@@ -219,34 +224,6 @@ class PegService:
         if self.covenants is not None:
             self.covenants.on_link(member, connected)
             self._wake.set()
-
-    def register_covenant(self, terms: CovenantTerms) -> dict[str, Any]:
-        """Take a user's covenant registration and pass it on; it as JSON.
-
-        Raises:
-            InvalidEncoding: the price is too high.
-            Unavailable: no room, or this member claims nothing for others.
-        """
-        covenants = self._covenants()
-        claim_script = covenants.register(terms)
-        self._wake.set()
-        address = covenants.address_script(claim_script)
-        return {**(covenants.describe(claim_script) or {}), "deposit_script": address.hex()}
-
-    def covenant(self, script: bytes) -> dict[str, Any] | None:
-        """A registration with its deposits, by claim script or deposit script, as JSON.
-
-        Raises:
-            Unavailable: this member claims nothing for others.
-        """
-        covenants = self._covenants()
-        claim_script = covenants.find(script)
-        return None if claim_script is None else covenants.describe(claim_script)
-
-    def _covenants(self) -> CovenantClaims:
-        if self.covenants is None:
-            raise Unavailable("this member claims nothing for others")
-        return self.covenants
 
     def approve_record(self, data: bytes, details: Mapping[str, Any] | None = None) -> str:
         """Remember the operator's approval of a record, or of a RESET to a block hash.

@@ -68,6 +68,7 @@ def parameters_json(parameters: PegParameters, script: FedScript) -> dict[str, A
         "commit_depth": parameters.commit_depth,
         "csv": script.csv,
         "w_sweep": parameters.sweep_window,
+        "reset_depth": parameters.reset_depth,
         "peg_out_fee_sats": parameters.peg_out_fee_sats,
         "min_pegin_sats": parameters.min_pegin_sats,
         "min_pegout_sats": parameters.min_pegout_sats,

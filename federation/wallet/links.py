@@ -145,6 +145,19 @@ class MemberLinks:
             self.turn()
         raise Unavailable(f"no member of the federation answers: {reason}")
 
+    async def call_each(self, method: str, *params: Any) -> tuple[list[Any], list[str]]:
+        """Run a method at every member: the replies, and why the others gave none."""
+        replies: list[Any] = []
+        reasons: list[str] = []
+        for link in self._links:
+            try:
+                replies.append(await link.call(method, *params))
+            except Unavailable as error:
+                reasons.append(str(error))
+            except RpcError as error:
+                reasons.append(error.message)
+        return replies, reasons
+
     def turn(self) -> None:
         """Go on with the next member: the current one is down, behind or on another chain."""
         self._current = (self._current + 1) % len(self._links)

@@ -9,7 +9,10 @@ from structlog.typing import FilteringBoundLogger
 from federation.wallet.asset_methods import AssetMethods
 from federation.wallet.asset_names import AssetNames
 from federation.wallet.chain import ChainFollower, Keyring
+from federation.wallet.deposit_addresses import DepositAddresses
+from federation.wallet.deposit_watch import DepositWatch
 from federation.wallet.deposits import DepositFollower
+from federation.wallet.keyless import KeylessMethods
 from federation.wallet.links import FundingSource, MemberLinks, ParentNode
 from federation.wallet.methods import WalletMethods
 from federation.wallet.peg_methods import PegMethods
@@ -88,6 +91,9 @@ def assemble(book: WalletBook, params: ChainParams, outside: Outside) -> Parts:
     keyring = Keyring(outside.monotonic_ms)
     chain = ChainFollower(outside.members, store, params, outside.log, outside.unix_time_s)
     deposits = DepositFollower(outside.parent, store, outside.log)
+    watch = DepositWatch(
+        members=outside.members, parent=outside.parent, store=store, deposits=deposits
+    )
     worker = PegWorker(
         members=outside.members,
         parent=outside.parent,
@@ -96,6 +102,7 @@ def assemble(book: WalletBook, params: ChainParams, outside: Outside) -> Parts:
         params=params,
         chain=chain,
         deposits=deposits,
+        watch=watch,
         keyring=keyring,
         log=outside.log,
         unix_time_s=outside.unix_time_s,
@@ -103,7 +110,12 @@ def assemble(book: WalletBook, params: ChainParams, outside: Outside) -> Parts:
         entropy=outside.entropy,
     )
     views = PegViews(
-        members=outside.members, store=store, chain=chain, deposits=deposits, worker=worker
+        members=outside.members,
+        store=store,
+        chain=chain,
+        deposits=deposits,
+        watch=watch,
+        worker=worker,
     )
     spending = Spending(
         book=book,
@@ -125,20 +137,10 @@ def assemble(book: WalletBook, params: ChainParams, outside: Outside) -> Parts:
         entropy=outside.entropy,
         on_peg_work=outside.on_peg_work,
     )
-    pegs = PegMethods(
-        members=outside.members,
-        store=store,
-        params=params,
-        chain=chain,
-        worker=worker,
-        views=views,
-        spending=spending,
-        entropy=outside.entropy,
-        on_peg_work=outside.on_peg_work,
-    )
+    pegs = _peg_methods(store, params, chain, worker, views, spending, outside)
     psets = PsetMethods(spending=spending, assets=assets, params=params)
     issuing = AssetMethods(spending=spending, assets=assets)
-    methods = Methods((wallets, pegs, issuing, psets))
+    methods = Methods((wallets, *pegs, issuing, psets))
     return Parts(
         store=store,
         chain=chain,
@@ -147,3 +149,40 @@ def assemble(book: WalletBook, params: ChainParams, outside: Outside) -> Parts:
         keyring=keyring,
         methods=methods,
     )
+
+
+def _peg_methods(
+    store: PegStore,
+    params: ChainParams,
+    chain: ChainFollower,
+    worker: PegWorker,
+    views: PegViews,
+    spending: Spending,
+    outside: Outside,
+) -> tuple[_Handlers, ...]:
+    addresses = DepositAddresses(
+        members=outside.members,
+        store=store,
+        params=params,
+        chain=chain,
+        worker=worker,
+        entropy=outside.entropy,
+    )
+    keyless = KeylessMethods(
+        members=outside.members,
+        store=store,
+        params=params,
+        addresses=addresses,
+        worker=worker,
+        spending=spending,
+    )
+    pegs = PegMethods(
+        store=store,
+        params=params,
+        addresses=addresses,
+        worker=worker,
+        views=views,
+        spending=spending,
+        on_peg_work=outside.on_peg_work,
+    )
+    return pegs, keyless

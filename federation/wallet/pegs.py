@@ -8,7 +8,9 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from peg.covenants import decode_registration, encode_registration
 from sidechain.primitives.transaction import OutPoint
+from sidechain.wallet.covenant import CovenantTerms
 
 COINBASE_DEPTH_BLOCKS = 100
 
@@ -31,7 +33,11 @@ class Receiver:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DepositAddress:
-    """A Bitcoin address whose deposits only this wallet can claim, for itself or `pay_to`."""
+    """A Bitcoin address whose deposits only this wallet can claim, for itself or `pay_to`.
+
+    With `covenant` anybody can, for the receiver alone: the members do it, and no key of the wallet
+    is needed. Then `claim_index` means nothing.
+    """
 
     wallet: str
     address: str
@@ -39,6 +45,7 @@ class DepositAddress:
     claim_script: bytes
     deposit_script: bytes
     pay_to: str = ""
+    covenant: CovenantTerms | None = None
 
     @property
     def receiver(self) -> Receiver:
@@ -132,6 +139,8 @@ class PegInfo:
     payout_cap_sats: int
     deposits_open: bool
     reason: str
+    reset_depth: int = 0
+    claim_before_height: int | None = None
 
     @classmethod
     def from_json(cls, reply: dict[str, Any]) -> "PegInfo":
@@ -159,6 +168,8 @@ class PegInfo:
             committed_hash=bytes.fromhex(hash_hex)[::-1] if hash_hex else b"",
             deposits_open=bool(reply["deposits_open"]),
             reason=str(reply.get("reason") or ""),
+            reset_depth=int(reply.get("reset_depth") or 0),
+            claim_before_height=reply.get("claim_before_height"),
             **numbers,
         )
 
@@ -169,11 +180,29 @@ class PegInfo:
 
 @dataclass(frozen=True, slots=True)
 class Ripeness:
-    """Whether a deposit may be claimed now; `is_lost` when it may never be, as things stand."""
+    """Whether a deposit may be claimed now; `is_lost` when it may never be, as things stand.
+
+    `next_step` is what its owner can do about a lost one.
+    """
 
     is_ripe: bool
     reason: str = ""
     is_lost: bool = False
+    next_step: str = ""
+
+
+SPENT = Ripeness(
+    is_ripe=False,
+    reason="the deposit is spent on Bitcoin, and was never claimed",
+    is_lost=True,
+    next_step="look at what spent it: the operators returned it, or the emergency keys took it",
+)
+EXPIRED = Ripeness(
+    is_ripe=False,
+    reason="the federation's script it was paid to is no longer valid",
+    is_lost=True,
+    next_step="ask the operators: a proposal that restores the script, or a RETURN record",
+)
 
 
 def judge_deposit(deposit: Deposit, info: PegInfo, *, committed_is_active: bool) -> Ripeness:
@@ -186,23 +215,44 @@ def judge_deposit(deposit: Deposit, info: PegInfo, *, committed_is_active: bool)
     """
     if deposit.height is None:
         return Ripeness(False, "the deposit is in no Bitcoin block")
+    limit = info.csv - info.w_sweep
     if deposit.value_sats < info.min_pegin_sats:
-        return Ripeness(
-            False, f"the deposit is below the minimum of {info.min_pegin_sats} sat", is_lost=True
+        return _lost(
+            f"the deposit is below the minimum of {info.min_pegin_sats} sat",
+            f"no member claims it; when it is more than {limit + info.reset_depth} Bitcoin blocks "
+            "old the operators may return it (RETURN record), if it pays for that",
         )
     if len(deposit.tx) == 64:
-        return Ripeness(False, "64-byte transactions cannot be claimed", is_lost=True)
+        return _lost("64-byte transactions cannot be claimed", "ask the operators")
     if not committed_is_active:
         return Ripeness(False, "the federation has not followed a Bitcoin reorganisation yet")
     age = info.committed_height - deposit.height
-    if age > info.csv - info.w_sweep:
-        limit = info.csv - info.w_sweep
-        return Ripeness(
-            False, f"the deposit is {age} blocks old, claims end at {limit}", is_lost=True
-        )
+    if age > limit:
+        reason = f"the deposit is {age} blocks old, claims end at {limit}"
+        return _lost(reason, _late_step(age, info))
     if age < 0 or age + info.commit_depth < info.required_depth(deposit):
         return Ripeness(False, "waiting for Bitcoin confirmations the federation has committed to")
     return Ripeness(True)
+
+
+def _lost(reason: str, next_step: str) -> Ripeness:
+    return Ripeness(is_ripe=False, reason=reason, is_lost=True, next_step=next_step)
+
+
+def _late_step(age: int, info: PegInfo) -> str:
+    """What can be done about a deposit that is too old. Source: peg:C9."""
+    earliest = info.csv - info.w_sweep + info.reset_depth
+    if age <= earliest:
+        return (
+            f"wait until it is more than {earliest} Bitcoin blocks old: then the operators may "
+            "return it (RETURN record)"
+        )
+    if age < info.csv:
+        return (
+            "ask the operators to return it (RETURN record); from "
+            f"{info.csv} blocks on the emergency keys can take it too"
+        )
+    return "ask the operators to return it (RETURN record); the emergency keys can take it too"
 
 
 def encode_address(address: DepositAddress) -> bytes:
@@ -296,6 +346,9 @@ def _address_fields(address: DepositAddress) -> dict[str, Any]:
         "claim_script_hex": address.claim_script.hex(),
         "deposit_script_hex": address.deposit_script.hex(),
         "pay_to": address.pay_to,
+        "covenant_hex": ""
+        if address.covenant is None
+        else encode_registration(address.covenant).hex(),
     }
 
 
@@ -307,7 +360,12 @@ def _address(fields: dict[str, Any]) -> DepositAddress:
         claim_script=bytes.fromhex(fields["claim_script_hex"]),
         deposit_script=bytes.fromhex(fields["deposit_script_hex"]),
         pay_to=fields.get("pay_to", ""),
+        covenant=_covenant(fields.get("covenant_hex", "")),
     )
+
+
+def _covenant(registration_hex: str) -> CovenantTerms | None:
+    return decode_registration(bytes.fromhex(registration_hex)) if registration_hex else None
 
 
 def _deposit_fields(deposit: Deposit) -> dict[str, Any]:

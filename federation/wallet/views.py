@@ -4,9 +4,11 @@ import re
 from typing import Any
 
 from federation.wallet.chain import ChainFollower
+from federation.wallet.deposit_watch import DepositWatch
 from federation.wallet.deposits import DepositFollower
 from federation.wallet.links import MemberLinks
 from federation.wallet.peg_store import PegStore
+from federation.wallet.pegin_stages import Answers, Standing, standing
 from federation.wallet.pegs import DepositAddress, Pegin, Pegout
 from federation.wallet.worker import PegWorker
 from sidechain.api.registry import INVALID_PARAMETER, RpcError
@@ -30,12 +32,14 @@ class PegViews:
         store: PegStore,
         chain: ChainFollower,
         deposits: DepositFollower,
+        watch: DepositWatch,
         worker: PegWorker,
     ) -> None:
         self._members = members
         self._store = store
         self._chain = chain
         self._deposits = deposits
+        self._watch = watch
         self._worker = worker
 
     def new_pegin(self, target: DepositAddress, amount_sats: int) -> Pegin:
@@ -85,19 +89,22 @@ class PegViews:
         required = None
         if info is not None:
             required = info.pegin_depth if deposit is None else info.required_depth(deposit)
-        stage = self._pegin_stage(pegin)
+        missing = None if required is None else max(0, required - confirmations)
+        found = self._standing(pegin, missing)
         return {
             "id": pegin.id,
             **_receiver(pegin.target),
             "amount_sats": pegin.amount_sats,
             "address": pegin.target.address,
-            "stage": stage,
+            **_keyless(pegin.target),
+            "stage": found.stage,
             "confirmations": confirmations,
             "required": required,
             "deposit": None if deposit is None else show_outpoint(deposit.outpoint),
-            "claim_txid": pegin.claim_txid[::-1].hex() or None,
+            "claim_txid": self._claim_txid(pegin),
             "height": pegin.final_height,
-            "reason": "" if stage == "final" else self._worker.reason(pegin),
+            "reason": found.reason,
+            "next": found.next_step,
         }
 
     def unused_address(self, address: DepositAddress) -> dict[str, Any]:
@@ -108,6 +115,7 @@ class PegViews:
             **_receiver(address),
             "amount_sats": None,
             "address": address.address,
+            **_keyless(address),
             "stage": "address",
             "confirmations": 0,
             "required": None if info is None else info.pegin_depth,
@@ -115,21 +123,29 @@ class PegViews:
             "claim_txid": None,
             "height": None,
             "reason": "",
+            "next": "pay the address",
         }
 
-    def _pegin_stage(self, pegin: Pegin) -> str:
-        if pegin.final_height is not None:
-            return "final"
-        if pegin.deposit is None:
-            return "address"
-        if pegin.deposit.height is None:
-            return "funded"
-        verdict = self._worker.verdict(pegin)
-        if verdict is not None and verdict.is_lost:
-            return "failed"
-        if self._worker.is_accepted(pegin.claim_txid):
-            return "claim_sent"
-        return "claimable" if verdict is not None and verdict.is_ripe else "confirming"
+    def _standing(self, pegin: Pegin, missing: int | None) -> Standing:
+        deposit, keyless = pegin.deposit, self._watch.keyless(pegin)
+        reason = self._worker.reason(pegin)
+        sent = self._worker.is_accepted(pegin.claim_txid)
+        if keyless is not None:
+            reason, sent = keyless.reason, keyless.stage in ("claim_sent", "final")
+        answers = Answers(
+            verdict=self._worker.verdict(pegin),
+            reason=reason,
+            conflict=self._watch.conflict(pegin),
+            in_mempool=deposit is not None and self._watch.is_in_mempool(deposit),
+            claim_sent=sent,
+            missing=missing,
+        )
+        return standing(pegin, answers)
+
+    def _claim_txid(self, pegin: Pegin) -> str | None:
+        keyless = self._watch.keyless(pegin)
+        shown = pegin.claim_txid[::-1].hex()
+        return shown or (None if keyless is None else keyless.claim_txid)
 
     async def pegout(self, pegout: Pegout) -> dict[str, Any]:
         """One peg-out as JSON; once its burn is final, with what a member says of the payment.
@@ -187,6 +203,12 @@ def _member_stage(member: dict[str, Any]) -> tuple[str, str]:
 def _receiver(target: DepositAddress) -> dict[str, Any]:
     """`wallet` is None where coins go to an address; `to` is what the user named."""
     return {"wallet": None if target.pay_to else target.wallet, "to": target.receiver.shown}
+
+
+def _keyless(target: DepositAddress) -> dict[str, Any]:
+    """The price of a claim by members; None where the wallet claims."""
+    terms = target.covenant
+    return {"max_fee_sats": None if terms is None else terms.max_fee_sats}
 
 
 def show_outpoint(outpoint: OutPoint) -> str:

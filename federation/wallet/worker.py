@@ -11,10 +11,20 @@ from typing import Any
 from structlog.typing import FilteringBoundLogger
 
 from federation.wallet.chain import ChainFollower, Keyring
+from federation.wallet.deposit_watch import DepositWatch
 from federation.wallet.deposits import DepositFollower
 from federation.wallet.links import FundingSource, MemberLinks, ParentNode, Submission
 from federation.wallet.peg_store import PegStore
-from federation.wallet.pegs import Deposit, Pegin, PegInfo, Ripeness, judge_deposit
+from federation.wallet.pegs import (
+    EXPIRED,
+    SPENT,
+    Deposit,
+    DepositAddress,
+    Pegin,
+    PegInfo,
+    Ripeness,
+    judge_deposit,
+)
 from peg.bitcoind import BitcoindError
 from sidechain.api.registry import VERIFY_ALREADY_IN_CHAIN
 from sidechain.errors import Invalid, Unavailable
@@ -22,6 +32,8 @@ from sidechain.params import ChainParams
 from sidechain.primitives.address import Address, decode_address
 from sidechain.primitives.parent import parse_parent_tx
 from sidechain.primitives.transaction import OutPoint, Transaction
+from sidechain.script.script import p2wsh
+from sidechain.validation.pegins import deposit_script
 from sidechain.wallet.blinding import ENTROPY_BYTES
 from sidechain.wallet.claim import (
     ClaimableDeposit,
@@ -51,6 +63,7 @@ class PegWorker:
         params: ChainParams,
         chain: ChainFollower,
         deposits: DepositFollower,
+        watch: DepositWatch,
         keyring: Keyring,
         log: FilteringBoundLogger,
         unix_time_s: Callable[[], int],
@@ -69,6 +82,7 @@ class PegWorker:
         self._params = params
         self._chain = chain
         self._deposits = deposits
+        self._watch = watch
         self._keyring = keyring
         self._log = log
         self._unix_time_s = unix_time_s
@@ -80,6 +94,7 @@ class PegWorker:
         self._tx_reasons: dict[bytes, str] = {}
         self._reasons: dict[int, str] = {}
         self._verdicts: dict[int, Ripeness] = {}
+        self._scripts: tuple[bytes, ...] = ()
         self.info: PegInfo | None = None
 
     # ---- what the views show ----
@@ -164,6 +179,8 @@ class PegWorker:
                 self._held.add(pegin.claim_txid)
                 if pegin.is_own:
                     await self._advance_funding(pegin)
+                else:
+                    await self._watch.look_for_conflict(pegin)
         in_blocks = [p for p in waiting if p.deposit is not None and p.deposit.height is not None]
         if not in_blocks:
             if self.info is None:
@@ -171,6 +188,7 @@ class PegWorker:
             return
         info = await self.peg_info()
         is_active = await self._is_committed_active(info)
+        await self._ask_scripts()
         for pegin in in_blocks:
             latest = self._store.pegin(pegin.number)
             if latest is not None and latest.final_height is None:
@@ -255,11 +273,14 @@ class PegWorker:
     async def _advance_claim(self, pegin: Pegin, info: PegInfo, is_active: bool) -> None:
         if pegin.deposit is None:
             return
-        verdict = judge_deposit(pegin.deposit, info, committed_is_active=is_active)
+        verdict = await self._judge(pegin, pegin.deposit, info, is_active)
         self._verdicts[pegin.number] = verdict
         if not verdict.is_ripe:
             self._held.add(pegin.claim_txid)
             self._reasons.pop(pegin.number, None)
+            return
+        if pegin.target.covenant is not None:
+            await self._watch.look_at_members(pegin)
             return
         self._held.discard(pegin.claim_txid)
         rate = await self._chain.fee_rate_sats_per_kvb()
@@ -271,6 +292,33 @@ class PegWorker:
         self._reasons.pop(pegin.number, None)
         if claim is not None:
             await self.send(claim)
+
+    async def _judge(
+        self, pegin: Pegin, deposit: Deposit, info: PegInfo, is_active: bool
+    ) -> Ripeness:
+        """Whether a deposit can be claimed, also by what its chain and the federation's script say.
+
+        A claim that is on its way is no reason to ask Bitcoin again.
+        """
+        verdict = judge_deposit(deposit, info, committed_is_active=is_active)
+        if not self._is_script_valid(pegin.target):
+            return EXPIRED
+        is_late = verdict.is_lost and deposit.value_sats >= info.min_pegin_sats
+        if (verdict.is_ripe or is_late) and await self._watch.is_spent(pegin):
+            return SPENT
+        return verdict
+
+    async def _ask_scripts(self) -> None:
+        reply: Any = await self._members.call("getsidechaininfo")
+        scripts = reply.get("current_fedpegscripts") or ()
+        self._scripts = tuple(bytes.fromhex(script) for script in scripts)
+
+    def _is_script_valid(self, target: DepositAddress) -> bool:
+        """Whether a claim could still be of this address. Source: peg:C10."""
+        return not self._scripts or any(
+            deposit_script(p2wsh(script), script, target.claim_script) == target.deposit_script
+            for script in dict.fromkeys(self._scripts)
+        )
 
     def _prepare_claim(self, number: int, rate: int) -> Transaction | None:
         """The claim to send now, recorded; None when none is to be sent.
@@ -365,4 +413,5 @@ class PegWorker:
         for memory in (self._reasons, self._verdicts):
             for number in [number for number in memory if number not in numbers]:
                 memory.pop(number, None)
+        self._watch.forget_all_but(numbers)
         self._held &= {pegin.claim_txid for pegin in waiting}

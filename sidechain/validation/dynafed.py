@@ -23,6 +23,7 @@ __all__ = [
     "HeaderChain",
     "check_dynafed_header",
     "current_entry",
+    "fedpegscript_may_change",
     "full_current",
     "median_time_past",
     "nested_program",
@@ -113,6 +114,28 @@ def valid_fedpegscripts(
         if start >= 0:
             pairs.append(_pair_at(chain.header(start), params))
     return tuple(pairs[: params.total_valid_epochs])
+
+
+def fedpegscript_may_change(chain: HeaderChain, tip_height: int, params: ChainParams) -> bool:
+    """Whether the next epoch may bring another fedpegscript than the block after the tip has.
+
+    So it is when a proposal of another one has won in that block's epoch, or still can.
+
+    Source: elements/blocks.md 8, peg:4 ("Addresses").
+    """
+    length = params.dynamic_epoch_length
+    start = tip_height + 1 - (tip_height + 1) % length
+    proposals = [chain.header(height).proposed for height in range(start, tip_height + 1)]
+    roots = [proposal.root() for proposal in proposals]
+    votes = Counter(root for root in roots if root != ZERO_HASH)
+    full = full_current(chain, tip_height, params)
+    left = length - len(proposals)
+    return any(
+        (proposal.fedpeg_program, proposal.fedpegscript) != (full.fedpeg_program, full.fedpegscript)
+        and votes[root] + left >= length * 4 // 5
+        for proposal, root in zip(proposals, roots, strict=True)
+        if root != ZERO_HASH
+    )
 
 
 def nested_program(fedpegscript: bytes) -> bytes:

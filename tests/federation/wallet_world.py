@@ -19,17 +19,21 @@ from sidechain.api.registry import Registry, RpcError
 from sidechain.crypto.hashes import merkle_root, sha256, sha256d
 from sidechain.errors import Invalid, Stalled, Unavailable
 from sidechain.params import BITCOIN_REGTEST
-from sidechain.primitives.address import decode_address
+from sidechain.primitives.address import decode_address, encode_address
 from sidechain.primitives.encoding import compact_size, le32, le64, vec
 from sidechain.primitives.parent import parse_parent_tx
 from sidechain.primitives.transaction import OutPoint, Transaction
+from sidechain.script.script import p2wsh
+from sidechain.validation.pegins import deposit_script
 from sidechain.wallet.book import WalletBook
+from sidechain.wallet.covenant import NUMS_KEY, CovenantTerms, covenant_script
 from tests.factories import REGTEST_BITS, SignedChain
 
 PEGIN_DEPTH = 6
 COMMIT_DEPTH = 2
 CSV = 288
 W_SWEEP = 72
+RESET_DEPTH = 4
 START_HEIGHT = 5
 
 
@@ -151,6 +155,11 @@ class MemoryBitcoin:
         self._answer()
         if outpoint.txid in self.spent_coins:
             return None
+        spent = [raw for _, _, raws in self.blocks for raw in raws]
+        if include_mempool:
+            spent += self.mempool.values()
+        if any(outpoint in parse_parent_tx(raw).inputs for raw in spent):
+            return None
         return UnspentOutput(value_sats=1, script=b"", confirmations=1, coinbase=False)
 
     async def send_raw_transaction(self, raw: bytes) -> bytes:
@@ -223,6 +232,9 @@ class Federation:
     deposits_open: bool = True
     pegouts: dict[str, dict[str, Any]] = field(default_factory=dict)
     fedpegscript_hex: str = ""
+    older_scripts: tuple[str, ...] = ()
+    covenants: dict[str, CovenantTerms] = field(default_factory=dict)
+    """Registrations by claim script in hex, as all members know them."""
     now_s: int = 1_700_000_000
 
     def commit(self) -> None:
@@ -250,7 +262,32 @@ class Federation:
             "payout_cap_sats": 100_000_000,
             "deposits_open": self.deposits_open,
             "reason": "" if self.deposits_open else "not yet open",
+            "reset_depth": RESET_DEPTH,
+            "claim_before_height": 300,
         }
+
+    def register(self, program_hex: str, max_fee_sats: int, key_hex: str | None) -> dict[str, Any]:
+        """Reply of registercovenant."""
+        key = NUMS_KEY if key_hex is None else bytes.fromhex(key_hex)
+        terms = CovenantTerms(
+            script=bytes.fromhex(program_hex), max_fee_sats=max_fee_sats, internal_key=key
+        )
+        params = self.signed.params
+        claim_script = covenant_script(terms, params.pegged_asset)
+        self.covenants[claim_script.hex()] = terms
+        fedpegscript = params.fedpegscript
+        script = deposit_script(p2wsh(fedpegscript), fedpegscript, claim_script)
+        return {"address": encode_address(script, params.parent_prefixes)}
+
+    def claimed(self, shown: str) -> bool:
+        """Whether a final block claims a deposit."""
+        chain = self.signed.chain
+        return any(
+            txin.is_pegin and f"{txin.prevout.txid[::-1].hex()}:{txin.prevout.index}" == shown
+            for height in range(1, chain.tip_height + 1)
+            for tx in chain.block(height).transactions
+            for txin in tx.inputs
+        )
 
 
 class Member:
@@ -265,6 +302,7 @@ class Member:
         self.meanwhile: dict[str, Callable[[], Awaitable[object]]] = {}
         """What happens, once, while a method is being answered."""
         self.calls: list[str] = []
+        self.covenant_deposits: list[dict[str, Any]] = []
 
     async def call(self, method: str, *params: Any) -> Any:
         """Answer one method."""
@@ -296,7 +334,15 @@ class Member:
                 return self.federation.pegin_info()
             case "getsidechaininfo":
                 script_hex = self.federation.fedpegscript_hex or chain.params.fedpegscript.hex()
-                return {"current_fedpegscripts": [script_hex]}
+                return {"current_fedpegscripts": [script_hex, *self.federation.older_scripts]}
+            case "registercovenant":
+                return self.federation.register(*params)
+            case "getcovenant":
+                if params[0] not in self.federation.covenants:
+                    raise RpcError(-5, "this member knows no such registration")
+                return {"deposits": self.covenant_deposits}
+            case "getdeposit":
+                return {"claimed": self.federation.claimed(params[0])}
             case "getpegout":
                 if params[0] not in self.federation.pegouts:
                     raise RpcError(-8, "unknown burn")

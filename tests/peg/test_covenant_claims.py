@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from peg.covenant_claims import KEPT
+from peg.covenant_claims import KEPT, CovenantClaims
 from peg.covenants import encode_registration
 from peg.status import outpoint_text
 from sidechain.errors import InvalidEncoding, PeerFault
@@ -32,9 +32,16 @@ def claim_script(world: PegWorld) -> bytes:
     return covenant_script(TERMS, world.params.pegged_asset)
 
 
+def covenants(world: PegWorld, member: int = 0) -> CovenantClaims:
+    """One member's part in this."""
+    found = world.services[member].covenants
+    assert found is not None
+    return found
+
+
 async def register(world: PegWorld, member: int = 0) -> bytes:
     """A user asks one member; the script that deposits pay."""
-    reply = world.services[member].register_covenant(TERMS)
+    reply = covenants(world, member).register(TERMS)
     await world.settle()
     return bytes.fromhex(reply["deposit_script"])
 
@@ -59,7 +66,7 @@ def first_member(world: PegWorld, deposit: OutPoint) -> int:
 
 def stage(world: PegWorld, member: int = 0) -> tuple[str, str]:
     """Stage and reason of the only deposit, as one member says."""
-    reply = world.services[member].covenant(claim_script(world))
+    reply = covenants(world, member).describe(claim_script(world))
     assert reply is not None
     (deposit,) = reply["deposits"]
     return deposit["stage"], deposit["reason"]
@@ -152,7 +159,7 @@ async def test_registration_when_a_member_was_away_then_peers_tell_it(world: Peg
     world.connect()
     await world.settle()
     await bury(world)
-    reply = world.services[3].covenant(claim_script(world))
+    reply = covenants(world, 3).describe(claim_script(world))
     assert reply is not None and reply["deposits"][0]["deposit"] == outpoint_text(deposit)
 
 
@@ -186,7 +193,7 @@ async def test_late_registration_when_others_were_followed_then_blocks_are_read_
     deposit = await pay(world, script)
     await bury(world)
     assert not world.claims
-    world.services[0].register_covenant(other)
+    covenants(world).register(other)
     await world.settle()
     assert world.claims[deposit].outputs[0].script == BOB
 
@@ -279,7 +286,7 @@ async def test_price_when_a_quarter_of_the_minimum_then_refused(world: PegWorld)
     quarter = world.parameters.min_pegin_sats // 4
     too_much = CovenantTerms(script=ALICE, max_fee_sats=quarter)
     with pytest.raises(InvalidEncoding, match=f"{quarter - 1} sat at most"):
-        world.services[0].register_covenant(too_much)
+        covenants(world).register(too_much)
     frame = encode_registration(too_much)
     wire = world.services[1]
     signed = frame + world.signers[0].sign_peg_frame(19, frame)
@@ -313,8 +320,8 @@ async def test_registrations_when_a_peer_floods_then_oldest_idle_ones_make_room(
         terms = CovenantTerms(script=b"\x00\x14" + bytes([serial]) * 20, max_fee_sats=100)
         body = encode_registration(terms)
         service.on_frame(19, 1, body + world.signers[1].sign_peg_frame(19, body))
-    assert service.covenants is not None and len(service.covenants) == 3
-    assert service.covenant(claim_script(world)) is not None  # it has a deposit
+    assert len(covenants(world)) == 3
+    assert covenants(world).describe(claim_script(world)) is not None  # it has a deposit
     kept = [kind for kind, _ in world.covenant_stores[0].records]
     assert kept.count(KEPT) == 6
 

@@ -12,6 +12,7 @@ from sidechain.validation.dynafed import (
     ExtendedChain,
     check_dynafed_header,
     current_entry,
+    fedpegscript_may_change,
     full_current,
     median_time_past,
     nested_program,
@@ -110,6 +111,36 @@ def test_proposal_needs_four_fifths_of_an_epoch(votes: int, wins: bool) -> None:
     assert (full_current(chain, 19, params) == PROPOSAL) is wins
     chain.grow(11)
     assert (full_current(chain, 30, params) == PROPOSAL) is wins
+
+
+def test_script_when_a_proposal_can_still_win_then_it_may_change() -> None:
+    """peg:4: no deposit address in the last epoch before a script change."""
+    params = example_params()
+    other = replace(PROPOSAL, fedpeg_program=p2wsh(b"\x51"), fedpegscript=b"\x51")
+    chain = ListedHeaders(params)
+    chain.grow(9)
+    assert not fedpegscript_may_change(chain, chain.tip_height, params)
+    chain.grow(1, other)  # the first block of an epoch: one vote, nine to come
+    assert fedpegscript_may_change(chain, chain.tip_height, params)
+    chain.grow(2)
+    assert fedpegscript_may_change(chain, chain.tip_height, params)
+    chain.grow(1)  # one vote and six to come: eight are not possible any more
+    assert not fedpegscript_may_change(chain, chain.tip_height, params)
+    chain.grow(6)
+    chain.grow(8, other)
+    chain.grow(1)
+    assert fedpegscript_may_change(chain, 28, params)
+    chain.grow(1)
+    assert not fedpegscript_may_change(chain, 29, params)  # block 30 has it: it is in force
+
+
+def test_script_when_only_other_parameters_are_proposed_then_it_stays() -> None:
+    params = example_params()
+    chain = ListedHeaders(params)
+    chain.grow(9)
+    full = full_current(chain, 9, params)
+    chain.grow(9, replace(full, witness_limit=full.witness_limit + 1))
+    assert not fedpegscript_may_change(chain, chain.tip_height, params)
 
 
 def test_proposals_when_both_have_enough_votes_then_the_later_one_wins() -> None:
