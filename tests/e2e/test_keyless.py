@@ -48,7 +48,7 @@ def test_sender_when_only_bitcoin_is_sent_then_the_wallet_has_coins_it_never_cla
     deposit = send(local, found["address"], "0.5")
     local.mine(PEGIN_DEPTH)
     wait_claimed(local, deposit)
-    local.start("wallet")
+    local.up()
     shown = local.answer("peg", "status", found["address"], "--json").json
     wait_for(
         lambda: local.answer("peg", "status", found["address"], "--json").json["stage"] == "final",
@@ -128,7 +128,7 @@ def test_registration_when_every_member_lost_it_then_told_again_and_claimed(loca
     for name in names:
         with pytest.raises(Refused):
             local.member(name).call("getcovenant", script)
-    local.start("wallet")
+    local.up()
     again = local.answer("peg", "register", found["address"], "--json").json
     assert again["address"] == found["address"] and again["members"] == MEMBERS
     wait_claimed(local, deposit)
