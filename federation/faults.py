@@ -14,7 +14,6 @@ that were started with faults allowed, but `kill` and `pause`.
 Source: issue 4 item 10, N32.
 """
 
-import asyncio
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -26,7 +25,7 @@ from federation.fault_links import InvalidLinks, Way, between, by_member, one_wa
 from federation.fault_processes import ProcessFault, ProcessFaults, locked_patiently
 from federation.fault_rules import FaultKind
 from federation.local import LocalFederation
-from federation.local_run import local_federation, wait_agreed
+from federation.local_run import local_federation, start_federation, wait_agreed
 from federation.local_state import LocalError, LocalMember
 from federation.processes import is_frozen
 from sidechain.api.client import RpcError
@@ -41,6 +40,7 @@ __all__ = [
     "Injection",
     "LocalError",
     "local_federation",
+    "start_federation",
     "wait_agreed",
 ]
 
@@ -126,6 +126,18 @@ class Faults:
             await self._processes.equivocate(name, seed=chosen)
 
         return self._process(ProcessFault.EQUIVOCATE, member, for_s, strike)
+
+    async def start(self, member: str) -> bool:
+        """Start a member that does not run, as restored where its journal demands it (J6).
+
+        Returns:
+            Whether it had to be started as restored.
+        Raises:
+            LocalError: it does not start.
+        """
+        name = self._member(member).name
+        async with locked_patiently(self._federation.folder, LOCK_PATIENCE_S):
+            return await self._processes.start(name)
 
     # ---- disks ----
 
@@ -235,6 +247,7 @@ class Faults:
                 for name in self._processes.down():
                     restored = await self._processes.start(name)
                     done.append(f"{name} runs again" + " (as restored)" * restored)
+                await self._federation.start_members(self._names())  # until all answer
         for member in self._reachable():
             try:
                 count = await self._ask(member, "endfaults", fault_id)
@@ -350,7 +363,7 @@ class Faults:
                 raise LocalError(f"a liar runs in place of {name}: `fedpeg fault heal` ends it")
             self._processes.stop(name)
             try:
-                found = await asyncio.to_thread(work, name)
+                found = work(name)  # in one go: Ctrl-C must not leave half a disk
             except LocalError:
                 await self._processes.start(name)
                 raise

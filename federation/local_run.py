@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from federation.ceremony import bring_up
 from federation.local import LocalFederation, all_of
@@ -19,20 +19,21 @@ TIP_TIMEOUT_S: Final = 5
 TIP_POLL_S: Final = 0.1
 
 
-@asynccontextmanager
-async def local_federation(
+async def start_federation(
     folder: Path,
     *,
     n: int = 4,
     k: int | None = None,
     block_time_ms: int = 0,
     allow_faults: bool = True,
-) -> AsyncIterator[LocalFederation]:
-    """A whole federation in a folder, founded or started again; its processes end with the block.
+) -> LocalFederation:
+    """Found a whole federation in a folder, or start again the one that is there.
 
     Args:
         folder: empty, or of an earlier federation.
         block_time_ms: time between blocks, 0 for blocks on demand.
+    Returns:
+        The federation; `stop_all` ends its processes.
     Raises:
         LocalError, BitcoindMissing: it cannot be started; says why.
     """
@@ -40,6 +41,13 @@ async def local_federation(
     options = UpOptions(n=n, k=k, block_time_ms=block_time_ms, allow_faults=allow_faults)
     with federation.folder.locked():
         await bring_up(federation, options, lambda _, __: None)
+    return federation
+
+
+@asynccontextmanager
+async def local_federation(folder: Path, **options: Any) -> AsyncIterator[LocalFederation]:
+    """A federation as of `start_federation`, whose processes end with the block."""
+    federation = await start_federation(folder, **options)
     try:
         yield federation
     finally:
