@@ -39,7 +39,8 @@ def running_federation(
     finally:
         federation.stop_all()
     report = check(folder)
-    assert report.is_sound, "\n".join(report.violations)
+    if not report.is_sound:
+        pytest.fail("\n".join(report.violations), pytrace=False)
 
 
 @pytest.fixture
