@@ -276,7 +276,12 @@ def _member_notes(info: dict[str, Any]) -> list[str]:
     """What an operator has to know of a member that answers (C60, C76)."""
     notes = []
     if info.get("mode", "VOTING") != "VOTING":
-        notes.append(f"does not vote: {info['mode']}")
+        reason = f": {info['mode_reason']}" if info.get("mode_reason") else ""
+        notes.append(f"does not vote: {info['mode']}{reason}")
+    if info.get("halted"):
+        notes.append(
+            "signs nothing until operators of k members decide: `fedpeg member unhalt --help`"
+        )
     if info.get("resumed_at") is not None:
         notes.append(f"votes from height {info['resumed_at']} on by an operator's order (C76)")
     if info.get("catch_up"):

@@ -16,7 +16,13 @@ from federation.certificate_requests import CertificateRequests
 from federation.certificates import CertificateArchive
 from federation.consensus import effects as fx
 from federation.consensus import events as ev
-from federation.consensus.messages import GetCertificate, Message, encode_message
+from federation.consensus.messages import (
+    Evidence,
+    EvidenceClass,
+    GetCertificate,
+    Message,
+    encode_message,
+)
 from federation.consensus.records import (
     JournalRecord,
     Mode,
@@ -25,7 +31,9 @@ from federation.consensus.records import (
 )
 from federation.consensus.votes import BlockMessage, Certificate, VoteType
 from federation.engine_parts import EngineParts
+from federation.evidence_desk import EvidenceDesk
 from federation.final_blocks import FRAME_OVERHEAD_BYTES, FinalBlocks
+from federation.halt_notice import HaltNotice
 from federation.inbox import Frame, Inbox, LinkNews, Work
 from federation.incoming import IncomingMessages
 from federation.own_signatures import OwnSignatures
@@ -69,7 +77,12 @@ class Engine:
         self._timers = EngineTimers(
             parts.now_ms, fire=lambda event: self.post(lambda: self._feed(event)), post=self.post
         )
-        self._finals = FinalBlocks(parts, feed=self._feed, post=self.post)
+        self._evidence = EvidenceDesk(parts, self.raise_alarm)
+        self._finals = FinalBlocks(
+            parts, feed=self._feed, post=self.post, accuse=self._evidence.accuse_signers
+        )
+        self.halt_notice = HaltNotice(parts.chain.params)
+        """Why this member is halted, for whoever asks."""
         self._signatures = OwnSignatures(parts, feed=self._feed, send=self._send)
         self._incoming: IncomingMessages | None = None
         self._requests = CertificateRequests(parts.network)
@@ -167,6 +180,7 @@ class Engine:
     def learn(self, records: tuple[JournalRecord, ...]) -> None:
         """Take in journal records of earlier processes: certificates, and blocks kept by order."""
         self._archive.note(records)
+        self.halt_notice.note(records)
         for record in records:
             if isinstance(record, Override) and record.action is OverrideAction.UNHALT:
                 self._finals.keep(record.block_hash)
@@ -234,6 +248,7 @@ class Engine:
             self._parts,
             self._finals,
             self._requests,
+            self._evidence,
             feed=self._feed,
             alarm=self.raise_alarm,
             nonce=nonce,
@@ -329,6 +344,8 @@ class Engine:
             case fx.Broadcast(message):
                 if isinstance(message, Certificate):
                     self._learn_decision(message)
+                if isinstance(message, Evidence) and message.kind is EvidenceClass.TWO_BLOCKS:
+                    return None  # the desk tells of it once the headers prove it
                 parts.network.broadcast(*encode_message(message))
             case fx.Send(to, message):
                 self._send(to, message)
@@ -357,7 +374,7 @@ class Engine:
                 if gone:  # deleting may wait; nothing waits for it
                     self.post(lambda: parts.block_files.forget(gone))
             case fx.Accuse():
-                self._accuse(effect)
+                self._evidence.accuse(effect)
             case fx.ModeChanged(mode, reason):
                 self._change_mode(mode, reason)
             case fx.Alarm(reason):
@@ -373,6 +390,7 @@ class Engine:
         for kind, body, sync in self._signatures.to_journal(records):
             self._parts.journal.append(kind, body, sync=sync)
         self._archive.note(records)
+        self.halt_notice.note(records)
 
     def _send(self, to: int, message: Message) -> None:
         network = self._parts.network
@@ -382,20 +400,11 @@ class Engine:
         network.send(to, *encode_message(message))
 
     def _change_mode(self, mode: Mode, reason: str) -> None:
+        reason = self.halt_notice.change_mode(mode, reason)
         self._log.info("mode", mode=mode.name, reason=reason)
         if mode is Mode.HALTED:
             self._parts.signer.halt()
         self._parts.on_mode(mode, reason)
-
-    def _accuse(self, order: fx.Accuse) -> None:
-        facts = {"member": order.member, "height": order.height, "kind": order.evidence.kind.name}
-        try:
-            if self._parts.evidence.add(order.member, order.height, order.evidence):
-                self._log.error("evidence", alarm=True, **facts)
-        except OSError as error:
-            # Nothing that was signed rests on this file: say so and go on.
-            self.raise_alarm(f"evidence could not be written: {error}")
-            self._log.error("evidence", alarm=True, **facts)
 
     # -- blocks
 
@@ -464,6 +473,7 @@ class Engine:
         parts.signer.begin_height(members, root)
         parts.production.begin_height()
         self._rounds.begin_height()
+        self._evidence.begin_height(height)
         self._timers.drop_below(height)
         if parts.journal.needs_rotation:
             parts.journal.rotate(self._signatures.base(self._driver.base_record()))

@@ -70,9 +70,13 @@ class EvidenceStore:
             recent.popleft()
         return len(self._lines) < EVIDENCE_MAX and len(recent) < PER_MEMBER_AND_HOUR_MAX
 
-    def add(self, member: int, height: int, evidence: Evidence) -> bool:
+    def add(
+        self, member: int, height: int, evidence: Evidence, *, params_root: bytes = b""
+    ) -> bool:
         """Store evidence the core found or verified.
 
+        Args:
+            params_root: D of the height, which votes are signed under; empty leaves it out.
         Returns:
             False when it is known already or there is no room.
         Raises:
@@ -90,6 +94,8 @@ class EvidenceStore:
             "first": evidence.first.hex(),
             "second": evidence.second.hex(),
         }
+        if params_root:
+            line["params_root"] = params_root.hex()
         self._lines.append(line)
         self._keys.add(_key_of(line))
         self._added_ms.setdefault(member, deque()).append(self._now_ms())

@@ -9,7 +9,6 @@ from typing import Final
 
 from federation.consensus import events as ev
 from federation.consensus.encoding import FrameKind
-from federation.consensus.evidence import two_blocks
 from federation.consensus.messages import GetFinal, encode_message
 from federation.consensus.records import Mode
 from federation.consensus.votes import BlockSignature
@@ -45,6 +44,7 @@ class FinalBlocks:
     Args:
         feed: gives an event to the core and obeys what it answers.
         post: runs a callable in the engine's task later.
+        accuse: convicts whoever signed two headers of one height.
     """
 
     def __init__(
@@ -53,6 +53,7 @@ class FinalBlocks:
         *,
         feed: Callable[[ev.Event], None],
         post: Callable[[Callable[[], None]], None],
+        accuse: Callable[[BlockHeader, BlockHeader], bool],
     ) -> None:
         self._chain = parts.chain
         self._driver = parts.driver
@@ -62,6 +63,7 @@ class FinalBlocks:
         self._now = parts.now_ms
         self._feed = feed
         self._post = post
+        self._accuse = accuse
         self._planner = SyncPlanner()
         self._in_hand: Block | None = None
         self._owed: dict[int, _Owed] = {}
@@ -309,7 +311,7 @@ class FinalBlocks:
         self._feed(
             ev.ConflictFound(now_ms=self._now(), first=ours.serialize(), second=header.serialize())
         )
-        self._accuse(member, ours, header)
+        self._accuse(ours, header)
 
     def _on_another_chain(self, member: int, header: BlockHeader) -> None:
         """A k-signed block on a parent that is not ours: ask for that parent, down to the fork."""
@@ -325,11 +327,3 @@ class FinalBlocks:
             block_hash=header.hash[::-1].hex(),
         )
         self._request(member, header.height - 1, 1)
-
-    def _accuse(self, member: int, ours: BlockHeader, theirs: BlockHeader) -> None:
-        """Everyone who signed both is convicted by the headers alone (A1, C56b)."""
-        signed = {s.member: s for s in self._production.signatures_of(ours)}
-        for other in self._production.signatures_of(theirs):
-            if other.member in signed:
-                evidence = two_blocks(signed[other.member], other)
-                self._feed(ev.MessageReceived(now_ms=self._now(), sender=member, message=evidence))

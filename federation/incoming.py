@@ -14,10 +14,11 @@ from federation.certificate_requests import CertificateRequests
 from federation.consensus import events as ev
 from federation.consensus.early import EarlyMessages
 from federation.consensus.encoding import FrameKind, InvalidMessage
-from federation.consensus.evidence import check_evidence, two_blocks
+from federation.consensus.evidence import check_evidence
 from federation.consensus.messages import (
     Answer,
     Evidence,
+    EvidenceClass,
     GetBlock,
     GetFinal,
     Message,
@@ -28,6 +29,7 @@ from federation.consensus.messages import (
 from federation.consensus.records import Mode
 from federation.consensus.votes import BlockMessage, BlockSignature, Certificate, Proposal, Vote
 from federation.engine_parts import EngineParts
+from federation.evidence_desk import EvidenceDesk
 from federation.final_blocks import FinalBlocks
 from federation.inbox import Frame
 from federation.rate_limits import RequestBudget
@@ -65,6 +67,7 @@ class IncomingMessages:
         parts: EngineParts,
         finals: FinalBlocks,
         requests: CertificateRequests,
+        desk: EvidenceDesk,
         *,
         feed: Callable[[ev.Event], None],
         alarm: Callable[[str], None],
@@ -74,6 +77,7 @@ class IncomingMessages:
         self._driver = parts.driver
         self._finals = finals
         self._requests = requests
+        self._desk = desk
         self._feed = feed
         self._alarm = alarm
         self._nonce = nonce
@@ -174,6 +178,9 @@ class IncomingMessages:
             return
         if height != self._driver.height or not self._driver.wants(message):
             return
+        if self._is_relabelled(message):
+            self._blame(member, "a block signature under another height than its block's")
+            return
         checked = self._parts.verifier.check(message)
         if checked.operations:
             self._parts.network.charge_signatures(
@@ -184,6 +191,16 @@ class IncomingMessages:
         else:
             self._parts.log.warning("bad_signature", member=member, kind=type(message).__name__)
             self._suspect_parameters(member, message)
+
+    def _is_relabelled(self, said: Message | None) -> bool:
+        """Whether a BLOCKSIG is one of a final block with another height written on it.
+
+        The height is not signed. Taken for one of this height, it would convict its honest signer
+        of two blocks (C56b), or make him believe that his journal is lost (C75).
+        """
+        if not isinstance(said, BlockSignature):
+            return False
+        return self._parts.chain.height_of(said.block_hash) not in (None, said.height)
 
     def _on_old_certificate(self, member: int, certificate: Certificate) -> None:
         """One of a height that is over: only when it was asked for."""
@@ -270,7 +287,7 @@ class IncomingMessages:
         checked = self._parts.verifier.check_answer(answer, asker_key, self._nonce)
         if checked.operations:
             self._parts.network.charge_signatures(member, checked=checked.operations)
-        if checked.good and self._is_proved(answer):
+        if checked.good and self._is_proved(answer) and not self._is_relabelled(answer.seen):
             self._deliver(member, answer)
         else:
             self._blame(member, "roll-call answer does not verify")
@@ -305,8 +322,8 @@ class IncomingMessages:
         except InvalidMessage as error:
             self._blame(member, f"evidence of nothing: {error}")
             return
-        if accused is None:
-            self._on_header_evidence(member, evidence)
+        if evidence.kind is EvidenceClass.TWO_BLOCKS or accused is None:
+            self._on_block_evidence(member, evidence)
             return
         height, index = accused
         store = self._parts.evidence
@@ -319,17 +336,13 @@ class IncomingMessages:
         if checked.good:
             self._deliver(member, evidence)
 
-    def _on_header_evidence(self, member: int, evidence: Evidence) -> None:
-        """C56(b) with headers: who signed both is accused by the signatures themselves."""
-        network, production = self._parts.network, self._parts.production
-        headers = [self._signed_header(body) for body in (evidence.first, evidence.second)]
-        network.charge_signatures(member, checked=2 * self._driver.members.n)
-        first, second = headers
-        if first is None or second is None or first.height != second.height:
-            self._blame(member, "evidence of headers does not verify")
+    def _on_block_evidence(self, member: int, evidence: Evidence) -> None:
+        """C56(b): who signed both headers is convicted by them alone (A1).
+
+        BLOCKSIGs whose headers are not known here show nothing, and cost nothing.
+        """
+        if not self._desk.can_check(evidence):
             return
-        signed = {s.member: s for s in production.signatures_of(first)}
-        for theirs in production.signatures_of(second):
-            ours = signed.get(theirs.member)
-            if ours is not None and ours.block_hash != theirs.block_hash:
-                self._on_evidence(member, two_blocks(ours, theirs))
+        self._parts.network.charge_signatures(member, checked=2 * self._driver.members.n)
+        if not self._desk.accuse_with_headers(evidence):
+            self._blame(member, "evidence of block signatures does not verify")

@@ -101,6 +101,8 @@ class MemberMethods:
             "f_l": members.f_l,
             "index": config.index,
             "mode": self.driver.mode.name,
+            "mode_reason": self.engine.halt_notice.mode_reason,
+            "halted": self.engine.halt_notice.to_json(),
             "resumed_at": self.driver.pen.image.resumed_at,
             "height": self.chain.tip_height,
             "best_block_hash": self.chain.tip_hash[::-1].hex(),

@@ -12,6 +12,7 @@ from federation.consensus.messages import GetFinal, decode_message, encode_messa
 from federation.consensus.records import Mode
 from federation.signed_heights import sign_heights
 from federation.start import StartOptions
+from federation.stranger import Stranger, convict
 from sidechain.chain import Chain
 from sidechain.errors import InvalidBlock, InvariantError
 from sidechain.primitives.block import Block
@@ -384,10 +385,21 @@ def test_second_signed_block_when_seen_then_halted_for_good_and_the_signers_name
             3,
         }
         assert {e["member"] for e in victim.evidence.all()} == both and both
+        stranger = Stranger.of(world.file)
+        for line in victim.evidence.all():
+            assert convict(line, stranger).member == line["member"]
+        told = victim.engine.halt_notice.to_json()
+        assert told is not None and told["first"] == victim.chain.header(2).serialize().hex()
+        assert victim.chain.header(2).hash[::-1].hex() in told["reason"]
+        assert [e["member"] for e in world.processes[1].evidence.all()] == sorted(both)
         await world.kill(0)
         again = world.start(0, RESTART)
         await world.pass_time(0.5)
         assert again.driver.mode is Mode.HALTED
+        after = again.engine.halt_notice.to_json()
+        assert after is not None and after["second"] == told["second"]
+        assert "at height 2 against block" in after["reason"]
+        assert not {FrameKind.VOTE, FrameKind.BLOCKSIG} & set(again.network.sent_kinds())
         kept = again.chain.header(2).hash
         assert await again.engine.unhalt(kept)
         again.engine.on_frame(1, FrameKind.FINAL, other_block(again, 2))
