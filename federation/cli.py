@@ -20,6 +20,7 @@ from federation import (
     cli_peg,
     cli_proofs,
     cli_pset,
+    cli_signer,
     cli_wallet,
 )
 from federation.bitcoind_process import BitcoindMissing
@@ -49,6 +50,7 @@ def program() -> None:
 cli_local.register(program)
 cli_pset.register(cli_wallet.register(program))
 cli_asset.register(program)
+cli_signer.register(program)
 cli_peg.register(program)
 cli_fault.register(program)
 cli_proofs.register(program)

@@ -14,7 +14,7 @@ from federation.cli_session import Failed, Seconds, Session, command
 from federation.demo import Demo
 from federation.doctor import examine
 from federation.local import BITCOIND, WALLET, LocalFederation
-from federation.local_state import FAUCET_WALLET, LocalState, Stage, UpOptions
+from federation.local_state import FAUCET_WALLET, LocalState, Stage, UpOptions, signer_name
 from peg.bitcoind import BitcoindError, to_hex
 from sidechain.api.client import RpcError
 from sidechain.errors import Unavailable
@@ -64,6 +64,12 @@ def _register_up(group: click.Group) -> None:
         default=None,
         help="Have members take orders to misbehave: `fedpeg fault` cuts, slows and damages them.",
     )
+    @click.option(
+        "--signers/--no-signers",
+        "signers",
+        default=None,
+        help="Keep each member's keys in a process of its own. [default: in the member's]",
+    )
     async def up(
         session: Session,
         *,
@@ -73,6 +79,7 @@ def _register_up(group: click.Group) -> None:
         allow_no_byzantine_safety: bool,
         second_validation: bool | None,
         allow_faults: bool | None,
+        signers: bool | None,
     ) -> None:
         """Start a federation, or go on with the one in the folder.
 
@@ -86,6 +93,7 @@ def _register_up(group: click.Group) -> None:
             allow_no_byzantine_safety=allow_no_byzantine_safety,
             second_validation=second_validation,
             allow_faults=allow_faults,
+            signers=signers,
         )
         federation = session.federation
         with federation.folder.locked():
@@ -282,6 +290,10 @@ def _member_notes(info: dict[str, Any]) -> list[str]:
         notes.append(
             "signs nothing until operators of k members decide: `fedpeg member unhalt --help`"
         )
+    signer = info.get("signer", {"kind": "in-process"})
+    if signer["kind"] != "in-process":
+        place = f"pid {signer['pid']}" if signer["connected"] else "does not answer: nothing signed"
+        notes.append(f"signer: {place}")
     if info.get("resumed_at") is not None:
         notes.append(f"votes from height {info['resumed_at']} on by an operator's order (C76)")
     if info.get("catch_up"):
@@ -306,12 +318,13 @@ def _register_logs(group: click.Group) -> None:
     async def logs(session: Session, *, member: str | None, follow: bool, lines: int) -> None:
         """Show what the members and the wallet process have logged, by time.
 
-        MEMBER shows one alone; it may also be `wallet` or `bitcoind`.
+        MEMBER shows one alone; it may also be `wallet`, `bitcoind`, or a signer, as `m0-signer`.
         """
         federation = session.federation
         state = federation.require_state()
-        names = [m.name for m in state.members] + [WALLET]
-        if member in (BITCOIND, WALLET):
+        signers = [signer_name(m.name) for m in state.members if state.signers]
+        names = [m.name for m in state.members] + signers + [WALLET]
+        if member in signers or member in (BITCOIND, WALLET):
             names = [str(member)]
         elif member is not None:
             names = [federation.find_member(state, member).name]

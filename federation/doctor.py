@@ -161,7 +161,7 @@ def _is_open(path: Path) -> bool:
 
 
 def _processes(state: LocalState, running: set[str]) -> Check:
-    expected = [BITCOIND, WALLET, *(member.name for member in state.members)]
+    expected = state.process_names()
     missing = [name for name in expected if name not in running]
     if len(missing) == len(expected):
         return Check(name="processes", ok=True, found="the federation is down", fix="")
@@ -222,6 +222,10 @@ async def _answers(name: str, call: Callable[..., object]) -> Check:
     fix = f"fedpeg logs {name}, then fedpeg member stop {name} and start"
     try:
         height = await call("getblockcount")  # type: ignore[misc]
+        signer = (await call("getfederationinfo"))["signer"]  # type: ignore[misc]
     except (RpcError, Unavailable) as error:
         return Check(name=f"{name} answers", ok=False, found=str(error), fix=fix)
+    if not signer["connected"]:
+        found, fix = "its signer does not answer: nothing is signed", f"fedpeg logs {name}-signer"
+        return Check(name=f"{name} answers", ok=False, found=found, fix=fix)
     return Check(name=f"{name} answers", ok=True, found=f"height {height}", fix=fix)

@@ -34,6 +34,7 @@ from federation.config import (
 from federation.founding import MemberPorts, found_federation
 from federation.local_state import (
     FAUCET_WALLET,
+    SIGNER_SUFFIX,
     LocalError,
     LocalFolder,
     LocalMember,
@@ -43,6 +44,8 @@ from federation.local_state import (
     UpOptions,
     check_foundable,
     check_options,
+    ports_of,
+    signer_name,
     with_options,
 )
 from federation.processes import (
@@ -65,6 +68,7 @@ BITCOIND_COOKIE_FROM_MEMBER = Path("../../bitcoind") / COOKIE_NAME
 READY_TIMEOUT_S = 60
 REBUILD_TIMEOUT_MS = 600_000
 STOP_TIMEOUT_MS = 15_000
+SIGNER_GRACE_MS = 2_000
 POLL_S = 0.05
 OUTPUT_LINES_SHOWN = 12
 PORT_TAKEN_SIGNS = ("address already in use", "unable to bind", "unable to start http server")
@@ -176,8 +180,7 @@ class LocalFederation:
             state = self._new_state(options)
         else:
             check_options(state, options)
-            expected = {BITCOIND, WALLET, *(member.name for member in state.members)}
-            if expected <= set(running) and state.stage is Stage.OPEN:
+            if set(state.process_names()) <= set(running) and state.stage is Stage.OPEN:
                 raise AlreadyRunning(
                     f"the federation in {self.folder.path} is up already ({len(running)} processes)"
                 )
@@ -223,6 +226,7 @@ class LocalFederation:
             allow_no_byzantine_safety=options.allow_no_byzantine_safety,
             second_validation=bool(options.second_validation),
             allow_faults=bool(options.allow_faults),
+            signers=bool(options.signers),
             members=tuple(
                 LocalMember(
                     name=f"m{i}",
@@ -243,7 +247,7 @@ class LocalFederation:
     def _keep_ports(self, state: LocalState, running: dict[str, ChildProcess]) -> LocalState:
         """Give processes that do not run another port where theirs was taken meanwhile."""
         ports = PortChooser()
-        for name, port in _ports(state):
+        for name, port in ports_of(state):
             if name in running:
                 ports.taken.add(port)
         members = []
@@ -400,8 +404,7 @@ class LocalFederation:
             # only a member that never ran may begin without a journal (N5)
             if state.stage is not Stage.OPEN and MemberFolder(folder).birth_mark.exists():
                 arguments.append("--init")
-            arguments += ["--second-validation"] * state.second_validation
-            arguments += ["--allow-faults"] * state.allow_faults
+            arguments += state.member_flags()
             arguments += ["--restored"] * restored
             children[member.name] = self.spawn_module(member.name, "federation.member", arguments)
         await all_of(self._until_member_answers(m, children[m.name]) for m in members)
@@ -425,13 +428,17 @@ class LocalFederation:
 
     def stop_member(self, name: str, *, kill: bool) -> bool:
         """Stop one member, with SIGKILL if asked; False when it did not run."""
-        child = self.running().get(name)
+        running = self.running()
+        child = running.get(name)
         if child is None:
             return False
         if kill:
             kill_processes([child])
         else:
             stop_processes([child], STOP_TIMEOUT_MS)
+        # a signer ends with its member; it is waited for, so that nothing is left behind
+        signers = [running[signer_name(name)]] if signer_name(name) in running else []
+        stop_processes(wait_ended(signers, SIGNER_GRACE_MS), STOP_TIMEOUT_MS)
         return True
 
     # ---- down ----
@@ -443,9 +450,12 @@ class LocalFederation:
         return tuple(child.name for child in children)
 
     def _stop_in_order(self, children: Iterable[ChildProcess]) -> None:
-        """The wallet and the members first, then the node they talk to."""
+        """The wallet and the members first, then their signers, then the node they talk to."""
         children = tuple(children)
-        stop_processes([c for c in children if c.name != BITCOIND], STOP_TIMEOUT_MS)
+        signers = [c for c in children if c.name.endswith(SIGNER_SUFFIX)]
+        others = [c for c in children if c.name != BITCOIND and c not in signers]
+        stop_processes(others, STOP_TIMEOUT_MS)
+        stop_processes(signers, STOP_TIMEOUT_MS)
         stop_processes([c for c in children if c.name == BITCOIND], 2 * STOP_TIMEOUT_MS)
 
     # ---- helpers ----
@@ -504,11 +514,3 @@ async def all_of(work: Iterable[Coroutine[Any, Any, None]]) -> None:
                 group.create_task(one)
     except ExceptionGroup as failures:
         raise failures.exceptions[0] from None
-
-
-def _ports(state: LocalState) -> list[tuple[str, int]]:
-    ports = [(BITCOIND, state.bitcoind_rpc_port), (WALLET, state.wallet_rpc_port)]
-    for member in state.members:
-        mine = (member.port, member.rpc_port, member.esplora_port)
-        ports += [(member.name, port) for port in mine if port]
-    return ports

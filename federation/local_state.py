@@ -22,6 +22,7 @@ from federation.files import FileLayer, replace_file
 FORMAT = 1
 FAUCET_WALLET = "faucet"
 LOCK_NAME = ".lock"
+SIGNER_SUFFIX = "-signer"
 PATH_BYTES_MAX = 440
 """bitcoind keeps wallets in SQLite, which opens paths of 511 bytes and adds names of its own."""
 PORTS_FIRST = 15_000
@@ -71,6 +72,7 @@ class UpOptions:
     allow_no_byzantine_safety: bool = False
     second_validation: bool | None = None
     allow_faults: bool | None = None
+    signers: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,9 +89,24 @@ class LocalState:
     allow_no_byzantine_safety: bool = False
     second_validation: bool = False
     allow_faults: bool = False
+    signers: bool = False
     stage: Stage = Stage.FILES
     anchor: str = ""
     trial: str = ""
+
+    def member_flags(self) -> list[str]:
+        """How every member of it is started."""
+        chosen = {
+            "--second-validation": self.second_validation,
+            "--allow-faults": self.allow_faults,
+            "--signer-process": self.signers,
+        }
+        return [flag for flag, is_chosen in chosen.items() if is_chosen]
+
+    def process_names(self) -> list[str]:
+        """What runs when all of it is up."""
+        names = ["bitcoind", "wallet", *(member.name for member in self.members)]
+        return names + [signer_name(m.name) for m in self.members if self.signers]
 
     def to_json(self) -> dict[str, Any]:
         """The file's content."""
@@ -102,6 +119,7 @@ class LocalState:
             "allow_no_byzantine_safety": self.allow_no_byzantine_safety,
             "second_validation": self.second_validation,
             "allow_faults": self.allow_faults,
+            "signers": self.signers,
             "members": [asdict(member) for member in self.members],
             "bitcoind": {
                 "rpc_port": self.bitcoind_rpc_port,
@@ -131,6 +149,7 @@ class LocalState:
             # Files of the first version have no such fields.
             second_validation=bool(plain.get("second_validation", False)),
             allow_faults=bool(plain.get("allow_faults", False)),
+            signers=bool(plain.get("signers", False)),
             members=tuple(LocalMember(**member) for member in plain["members"]),
             bitcoind_rpc_port=int(plain["bitcoind"]["rpc_port"]),
             wallet_rpc_port=int(plain["wallet"]["rpc_port"]),
@@ -179,12 +198,15 @@ class LocalFolder:
         """File that takes what a process prints outside its log."""
         if process in ("bitcoind", "wallet"):
             return self.path / process / "output.log"
+        process = process.removesuffix(SIGNER_SUFFIX)
         return self.member(process) / "output.log"
 
     def log(self, process: str) -> Path:
         """The log of a process."""
         if process == "bitcoind":
             return self.bitcoind / "regtest" / "debug.log"
+        if process.endswith(SIGNER_SUFFIX):
+            return self.member(process.removesuffix(SIGNER_SUFFIX)) / "signer" / "log.jsonl"
         folder = self.wallet if process == "wallet" else self.member(process)
         return folder / "log.jsonl"
 
@@ -277,12 +299,24 @@ def check_options(state: LocalState, options: UpOptions) -> None:
 
 def with_options(state: LocalState, options: UpOptions) -> LocalState:
     """The state with what may change from one `up` to the next, where it was asked for."""
-    second, faults = options.second_validation, options.allow_faults
-    return replace(
-        state,
-        second_validation=state.second_validation if second is None else second,
-        allow_faults=state.allow_faults if faults is None else faults,
-    )
+    asked = {
+        name: getattr(options, name) for name in ("second_validation", "allow_faults", "signers")
+    }
+    return replace(state, **{name: value for name, value in asked.items() if value is not None})
+
+
+def ports_of(state: LocalState) -> list[tuple[str, int]]:
+    """Every port a process listens on, with the process's name."""
+    ports = [("bitcoind", state.bitcoind_rpc_port), ("wallet", state.wallet_rpc_port)]
+    for member in state.members:
+        mine = (member.port, member.rpc_port, member.esplora_port)
+        ports += [(member.name, port) for port in mine if port]
+    return ports
+
+
+def signer_name(member: str) -> str:
+    """What the signer process of a member is called."""
+    return f"{member}{SIGNER_SUFFIX}"
 
 
 @dataclass(slots=True)

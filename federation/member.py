@@ -64,6 +64,16 @@ EXPECTED = (
     help="Judge every block twice, the second time with nothing cached; stop if they disagree.",
 )
 @click.option(
+    "--signer-process",
+    is_flag=True,
+    help="Keep the block and peg key in a process of their own, started and stopped with this one.",
+)
+@click.option(
+    "--signer-socket",
+    type=click.Path(path_type=Path),
+    help="Have signatures made by the signer that listens there (`fedpeg signer run`).",
+)
+@click.option(
     "--allow-faults",
     is_flag=True,
     help="Offer calls that cut and slow this member's links (tests on regtest only).",
@@ -74,6 +84,8 @@ def main(
     init: bool,
     restored: bool,
     second_validation: bool,
+    signer_process: bool,
+    signer_socket: Path | None,
     allow_faults: bool,
 ) -> None:
     """Run one member."""
@@ -81,8 +93,16 @@ def main(
         raise click.UsageError("assertions are off; start Python without -O")
     if init and restored:
         raise click.UsageError("--init and --restored exclude each other")
+    if signer_process and signer_socket is not None:
+        raise click.UsageError("--signer-process and --signer-socket exclude each other")
     log = open_log(folder.name, path=MemberFolder(folder).log, terminal=terminal_of_process())
-    options = StartOptions(init=init, restored=restored, second_validation=second_validation)
+    options = StartOptions(
+        init=init,
+        restored=restored,
+        second_validation=second_validation,
+        signer_process=signer_process,
+        signer_socket=signer_socket,
+    )
     try:
         seams = faulty_seams() if allow_faults else NodeSeams()
         reason = run(folder, federation_path, options, log, seams)

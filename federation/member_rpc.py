@@ -56,6 +56,7 @@ class MemberMethods:
     now_ms: Callable[[], int]
     started_ms: int
     esplora_url: Callable[[], str]
+    signer: Callable[[], dict[str, Any]]
 
     def register(self, registry: Registry) -> None:
         """Offer all methods."""
@@ -146,6 +147,7 @@ class MemberMethods:
                 "future_limit_s": config.future_limit_s,
             },
             "esplora_url": self.esplora_url(),
+            "signer": self.signer(),
             "uptime_ms": self.now_ms() - self.started_ms,
         }
 

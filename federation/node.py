@@ -30,7 +30,7 @@ from federation.member_rpc import MemberMethods
 from federation.peers import EventLog, PeerIdentity, PeerMember, PeerNetwork
 from federation.production import BlockProduction
 from federation.relay import TransactionRelay
-from federation.signer import Signer
+from federation.signer_keeper import OpenedSigner, member_signer
 from federation.start import (
     CannotStart,
     NodeSeams,
@@ -40,7 +40,6 @@ from federation.start import (
     open_bitcoind,
     open_journal,
     open_peg_journal,
-    open_signer,
     settle_mode,
     stored_blocks,
 )
@@ -86,7 +85,7 @@ class NodeParts:
     peg_journal: Journal
     covenants: CovenantFile
     burns: BurnRelay
-    signer: Signer
+    signer: OpenedSigner
     log: EventLog
     seams: NodeSeams
 
@@ -98,7 +97,8 @@ class Node:
         self._parts = parts
         self._folder, self._config = parts.folder, parts.config
         self._federation, self._chain = parts.federation, parts.chain
-        self._signer, self._log = parts.signer, parts.log
+        self._signer, self._log = parts.signer.signer, parts.log
+        self._keeper = parts.signer.keeper
         self._group: asyncio.TaskGroup | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._stop = asyncio.Event()
@@ -172,6 +172,8 @@ class Node:
                 self._spawn(self._engine.run(self._parts.start, secrets.token_bytes(32)))
                 self._spawn(self._watcher.run())
                 self._spawn(self._peg.run())
+                if self._keeper is not None:
+                    self._spawn(self._keeper.run(self._engine.signer_is_back))
                 await self._engine.has_started.wait()
                 await self._esplora.start(group)
                 await self._server.start()
@@ -407,6 +409,7 @@ class Node:
             now_ms=monotonic_ms,
             started_ms=monotonic_ms(),
             esplora_url=lambda: self._esplora.url,
+            signer=self._parts.signer.facts,
         ).register(self._registry)
         self._parts.seams.register(self._registry, self._network, self._chain)
 
@@ -463,15 +466,9 @@ def open_node(
     with contextlib.ExitStack() as stack:
         opened = open_journal(folder, genesis=genesis, vote_key=vote_key, options=options)
         stack.callback(opened.journal.close)
-        signer = open_signer(
-            folder,
-            genesis=genesis,
-            block_key=entry.block_key,
-            peg_key=entry.peg_key,
-            script=federation.fed_script(),
-            mode=opened.mode,
+        opened_signer = stack.enter_context(
+            member_signer(folder, (federation, federation_path), entry, opened.mode, options, log)
         )
-        stack.callback(signer.close)
         peg_journal = open_peg_journal(folder, genesis=genesis, vote_key=vote_key, log=log)
         stack.callback(peg_journal.close)
         covenants = stack.enter_context(open_covenants(folder.covenants, params, vote_key, log))
@@ -483,9 +480,11 @@ def open_node(
             second_validation=options.second_validation,
         )
         stack.callback(chain.close)
+        if opened_signer.keeper is not None:
+            opened_signer.keeper.signer.follow(chain)
         index = ChainIndex.open(folder.index, chain)
         stack.callback(index.close)
-        start = settle_mode(opened, signer, chain.tip_height)
+        start = settle_mode(opened, opened_signer.signer, chain.tip_height)
         node = Node(
             NodeParts(
                 folder=folder,
@@ -498,7 +497,7 @@ def open_node(
                 peg_journal=peg_journal,
                 covenants=covenants,
                 burns=burns,
-                signer=signer,
+                signer=opened_signer,
                 log=log,
                 seams=seams,
             )

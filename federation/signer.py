@@ -28,7 +28,7 @@ from federation.members import MemberSet
 from federation.secret_key import SecretKey, SigningKey
 from federation.signer_guard import Guard, GuardDamaged, load_guard, save_guard
 from federation.signer_messages import AnswerOrder
-from federation.signer_port import SignerFailed, SignerRefused
+from federation.signer_port import SignerBusy, SignerFailed, SignerRefused
 from federation.verification import MessageVerifier
 from peg.fedscript import FedScript, key_tweak
 from peg.payments import Payment, check_payment
@@ -465,7 +465,7 @@ def _lock(descriptor: int, folder: Path) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise SignerFailed(
+        raise SignerBusy(
             f"{folder} is in use by another signer: two signers with one key are forbidden (R7)"
         ) from None
 

@@ -7,6 +7,7 @@ again and tells whether it is the same signer with the same memory.
 Source: consensus:R1, consensus:R5, consensus:R6, consensus:C40, N31; docs/signer.md.
 """
 
+import select
 import socket
 from collections import deque
 from collections.abc import Callable
@@ -100,15 +101,27 @@ class _Link:
         return self._replies.popleft()
 
     def is_closed(self) -> bool:
-        try:
-            return self._link.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
-        except BlockingIOError:
+        # recv would first wait for as long as the socket's timeout says
+        waiting = select.poll()
+        waiting.register(self._link, select.POLLIN)
+        if not waiting.poll(0):
             return False
+        try:
+            return self._link.recv(1, socket.MSG_PEEK) == b""
         except OSError:
             return True
 
     def close(self) -> None:
         self._link.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Greeting:
+    """A new connection, what the signer said of itself on it, and its counter."""
+
+    link: _Link
+    facts: SignerFacts
+    counter: int
 
 
 class RemoteSigner:
@@ -140,7 +153,7 @@ class RemoteSigner:
         Raises:
             SignerUnreachable: nobody answers there. SignerFailed: it is not this member's signer.
         """
-        self._take(*greet(self._home))
+        self._take(greet(self._home))
 
     @property
     def is_connected(self) -> bool:
@@ -156,20 +169,21 @@ class RemoteSigner:
         """Feed it the headers of this chain from now on (R1)."""
         self._chain = chain
 
-    def restore(self, greeting: tuple[object, SignerFacts, int]) -> None:
+    def restore(self, greeting: Greeting) -> None:
         """Go on with a new connection, made by `greet` in a thread.
 
         Raises:
             SignerFailed: this signer remembers less or more than the one before (R6).
             SignerUnreachable: it is gone again.
         """
-        _, facts, counter = greeting
+        counter = greeting.counter
         if not self._counter <= counter <= self._counter + self._in_doubt:
+            greeting.link.close()
             raise SignerFailed(
                 f"the signer came back with another memory: it counts {counter} signatures, "
                 f"{self._counter} were seen (R6)"
             )
-        self._take(*greeting)
+        self._take(greeting)
         if self._owes_halt:
             self.halt()
         if self._told_height:
@@ -181,12 +195,10 @@ class RemoteSigner:
             self._link.close()
             self._link = None
 
-    def _take(self, link: object, facts: SignerFacts, counter: int) -> None:
-        if not isinstance(link, _Link):
-            raise TypeError("not a greeting of `greet`")
+    def _take(self, greeting: Greeting) -> None:
         self.close()
-        self._link, self._facts = link, facts
-        self._counter, self._in_doubt, self._owed = counter, 0, 0
+        self._link, self._facts = greeting.link, greeting.facts
+        self._counter, self._in_doubt, self._owed = greeting.counter, 0, 0
 
     def probe(self) -> None:
         """Notice a signer that has gone away while nothing was asked."""
@@ -419,11 +431,9 @@ def _understood(read: Callable[[], T]) -> T:
         raise SignerFailed(f"the signer's reply is malformed: {error}") from error
 
 
-def greet(home: SignerHome) -> tuple[object, SignerFacts, int]:
+def greet(home: SignerHome) -> Greeting:
     """Connect, say HELLO, and check who answers; touches nothing shared, so a thread may do it.
 
-    Returns:
-        The connection, what the signer says of itself, and its counter.
     Raises:
         SignerUnreachable: nobody answers there, or somebody else uses it. SignerFailed: it is not
             this member's signer.
@@ -453,4 +463,4 @@ def greet(home: SignerHome) -> tuple[object, SignerFacts, int]:
     if (facts.block_key, facts.peg_key) != (home.block_key, home.peg_key):
         link.close()
         raise SignerFailed(f"the signer at {home.path} holds other keys than this member's")
-    return link, facts, counter
+    return Greeting(link, facts, counter)

@@ -24,6 +24,10 @@ class SignerFailed(Exception):
     """Keys or guard cannot be used: missing, damaged, in use, or the disk refused (C40)."""
 
 
+class SignerBusy(SignerFailed):
+    """Another signer has the state open: a second one with one key is forbidden (R7)."""
+
+
 class SignerUnreachable(Unavailable):
     """The signer process does not answer now; what it was asked for may come later."""
 

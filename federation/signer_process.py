@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import click
 
@@ -32,11 +32,15 @@ from federation.signer_chain import FollowedChain, PinDamaged
 from federation.signer_desk import SignerDesk
 from federation.signer_link import listen, peer_uid
 from federation.signer_messages import ASK_LIMITS_BYTES, REPLY_LIMITS_BYTES, Ask, Reply
+from federation.signer_port import SignerBusy
 
 CLIENTS_MAX: Final = 4
 READ_BYTES: Final = 65_536
 SEND_TIMEOUT_S: Final = 5
 LOOK_AROUND_S: Final = 0.5
+BUSY_POLL_S: Final = 0.1
+CHILD_PATIENCE_S: Final = 10
+"""A member that was killed leaves its signer behind for a moment."""
 FRAME_TIMEOUT_MS: Final = 10_000
 """How long a frame may stay unfinished before its client is sent away."""
 
@@ -188,15 +192,31 @@ def _now_ms() -> int:
     return time.monotonic_ns() // 1_000_000
 
 
+def _open_when_free(files: SignerFiles, patience_s: float, **arguments: Any) -> Signer:
+    """Open the signer; one that a member is ending just now is waited for."""
+    give_up_s = time.monotonic() + patience_s
+    while True:
+        try:
+            return Signer.open(files, **arguments)
+        except SignerBusy:
+            if time.monotonic() > give_up_s:
+                raise
+        time.sleep(BUSY_POLL_S)
+
+
 @contextlib.contextmanager
 def open_desk(
     folder: MemberFolder,
     federation: FederationFile,
     start: GuardStart,
+    *,
+    patience_s: float = 0,
     layer: FileLayer | None = None,
 ) -> Iterator[SignerDesk]:
     """Keys, guard and followed headers of one member, opened and closed.
 
+    Args:
+        patience_s: how long another signer on the same state is waited for.
     Raises:
         SignerFailed: keys, guard or pin cannot be used, another signer uses them, or no member of
             the federation has this block key.
@@ -206,8 +226,9 @@ def open_desk(
     own = [entry for entry in federation.members if entry.block_key == block_key]
     if not own:
         raise SignerFailed(f"{folder.block_key} is no member's key of this federation")
-    signer = Signer.open(
+    signer = _open_when_free(
         SignerFiles(block_key=folder.block_key, peg_key=folder.peg_key, guard=folder.guard),
+        patience_s,
         genesis=params.genesis_hash,
         start=start,
         block_key=own[0].block_key,
@@ -243,12 +264,13 @@ def serve(
     Raises:
         SignerFailed, InvalidConfig, OSError: it cannot start.
     """
+    patience_s = 0 if parent is None else CHILD_PATIENCE_S
     gid = None if group is None else _group_id(group)
     ours, theirs = socket.socketpair()
     with (
         ours,
         theirs,
-        open_desk(folder, federation, start) as desk,
+        open_desk(folder, federation, start, patience_s=patience_s) as desk,
         listen(path, gid=gid) as listener,
     ):
         server = SignerServer(desk, listener, log.logger, parent)

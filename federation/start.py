@@ -6,6 +6,7 @@ Source: consensus:C40, consensus:C43, consensus:C70, consensus:J6, consensus:R6,
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from federation.consensus.encoding import InvalidMessage
@@ -69,11 +70,18 @@ class CannotStart(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartOptions:
-    """What the operator said: `--init` (N5), `--restored` (C70), `--second-validation`."""
+    """What the operator said: `--init` (N5), `--restored` (C70), `--second-validation`.
+
+    Attributes:
+        signer_process: keep the keys in a process of their own, a child of the member.
+        signer_socket: where a signer listens that somebody else starts.
+    """
 
     init: bool = False
     restored: bool = False
     second_validation: bool = False
+    signer_process: bool = False
+    signer_socket: Path | None = None
 
 
 def _leave_alone(*_: object) -> None:

@@ -423,7 +423,13 @@ class PegService:
                 await self._news.wait()
 
     def _send(self, kind: int, body: bytes, member: int | None = None) -> None:
-        frame = body + self._ports.signer.sign_peg_frame(kind, body)
+        """Sign and send a frame; one that cannot be signed now is left out, peers ask again."""
+        try:
+            frame = body + self._ports.signer.sign_peg_frame(kind, body)
+        except Unavailable as error:
+            self._say("peg frame not signed", str(error))
+            return
+        self._say("peg frame not signed", "")
         if member is None:
             self._ports.link.broadcast(kind, frame)
         else:

@@ -124,6 +124,7 @@ class Rpc:
             now_ms=world.now_ms,
             started_ms=world.now_ms(),
             esplora_url=lambda: "http://127.0.0.1:3000",
+            signer=lambda: {"kind": "in-process", "connected": True, "pid": 1, "socket": None},
             **parts,
         ).register(self.registry)
 
