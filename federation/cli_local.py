@@ -11,6 +11,7 @@ import click
 from federation.ceremony import bring_up
 from federation.cli_logs import follow_logs, print_logs
 from federation.cli_session import Failed, Seconds, Session, command
+from federation.cli_tables import peg_notes
 from federation.demo import Demo
 from federation.doctor import examine
 from federation.local import BITCOIND, WALLET, LocalFederation
@@ -298,6 +299,7 @@ def _member_notes(info: dict[str, Any]) -> list[str]:
         notes.append(f"votes from height {info['resumed_at']} on by an operator's order (C76)")
     if info.get("catch_up"):
         notes.append(info["catch_up"]["text"])
+    notes += peg_notes(info.get("peg") or {})
     if info.get("evidence"):
         notes.append(f"keeps {info['evidence']} pieces of evidence: `fedpeg evidence` lists them")
     return notes

@@ -6,11 +6,11 @@ from typing import Any
 
 import click
 
-from federation import cli_deposits
+from federation import cli_deposits, cli_records
 from federation.cli_deposits import address_text, only_wallet
 from federation.cli_passphrase import passphrase_file_option, unlocked
 from federation.cli_session import JSON_WAIT_HELP, Amount, Failed, Session, command, show_btc
-from federation.cli_tables import audit_text, blocks_table, is_exact
+from federation.cli_tables import audit_text, blocks_table, bounds_text, is_exact, peg_notes
 from federation.cli_wait import (
     ParentMiner,
     Patience,
@@ -21,13 +21,14 @@ from federation.cli_wait import (
 )
 from federation.cli_wallet import check_bitcoin_address
 from federation.local import LocalFederation
-from federation.local_state import FAUCET_WALLET, LocalState
+from federation.local_state import FAUCET_WALLET, LocalError, LocalState
 from peg.bitcoind import amount_text
 from sidechain.api.client import RpcClient, RpcError
 from sidechain.errors import Unavailable
 
 CODE_INVALID_PARAMETER = -8
 BLOCKS_SHOWN_MAX = 1_000
+STRETCH_MAX = 1_000_000
 ASK_TIMEOUT_S = 10
 
 _wait_option = click.option("--wait", is_flag=True, help="Show every stage and wait for the end.")
@@ -50,6 +51,7 @@ def register(group: click.Group) -> None:
     cli_deposits.register(peg_group)
     _register_out(peg_group)
     _register_status(peg_group)
+    cli_records.register(group, peg_group)
     _register_audit(group)
     _register_blocks(group)
 
@@ -211,12 +213,24 @@ def _register_status(group: click.Group) -> None:
                 pegouts = await wallets.call("listpegouts")
             else:
                 pegins, pegouts = await _find(wallets, peg_id)
-        lines = [_line(view, describe_pegin(view)) for view in pegins]
+        peg = await _peg_state(session)
+        lines = [f"! {note}" for note in peg_notes(peg or {})]
+        lines += [_line(view, describe_pegin(view)) for view in pegins]
         lines += [_line(view, describe_pegout(view)) for view in pegouts]
-        found: Any = {"pegins": pegins, "pegouts": pegouts}
+        found: Any = {"pegins": pegins, "pegouts": pegouts, "peg": peg}
         if peg_id is not None:
             found = (pegins or pegouts)[0]
         session.output.result(found, "\n".join(lines) or "no peg-ins and no peg-outs yet")
+
+
+async def _peg_state(session: Session) -> dict[str, Any] | None:
+    """What stands still in the peg, by a member that answers; None when none does."""
+    try:
+        async with session.members() as members:
+            info = await members.call("getfederationinfo")
+    except (LocalError, RpcError, Unavailable):
+        return None
+    return dict(info["peg"])
 
 
 async def _find(wallets: Any, peg_id: str) -> tuple[list[Any], list[Any]]:
@@ -241,12 +255,27 @@ def _line(view: dict[str, Any], text: str) -> str:
 
 def _register_audit(group: click.Group) -> None:
     @command(group, "audit")
-    async def audit(session: Session) -> None:
+    @click.option("--bounds", is_flag=True, help="Show the most that can be lost instead.")
+    @click.option(
+        "--within",
+        "stretches",
+        type=click.IntRange(1, STRETCH_MAX),
+        multiple=True,
+        help="With --bounds: also for so many Bitcoin blocks.",
+    )
+    async def audit(session: Session, *, bounds: bool, stretches: tuple[int, ...]) -> None:
         """Compare the federation's bitcoin with what it owes.
 
-        Exit code 1 when the two differ.
+        Exit code 1 when the two differ. With --bounds: the most that the peg can pay out on the
+        worst day, whatever a bug of the sidechain mints, from the values in force.
         """
+        if stretches and not bounds:
+            raise click.UsageError("--within belongs to --bounds")
         async with session.members() as members:
+            if bounds:
+                found = await members.call("getbounds", list(stretches))
+                session.output.result(found, bounds_text(found))
+                return
             found = await members.call("getaudit")
         session.output.result(found, audit_text(found))
         if not is_exact(found):

@@ -28,6 +28,55 @@ def audit_text(found: Mapping[str, Any]) -> str:
     return "\n".join([*lines, f"{verdict} at {place}"])
 
 
+def peg_notes(peg: Mapping[str, Any]) -> list[str]:
+    """What stands still in a member's peg, and what its operator approved (X1-X7, 7.3)."""
+    notes: list[str] = []
+    pause = peg.get("pause") or {}
+    if pause.get("paused"):
+        who = ", ".join(f"m{member}" for member in pause["members"])
+        notes.append(f"payouts are paused by {who} until Bitcoin block {pause['until_clock']}")
+    for heard in pause.get("heard", ()):
+        notes.append(f"obeys a pause of m{heard['member']} that is in no block yet")
+    if pause.get("deposits_paused"):
+        notes.append(f"deposits are paused until Bitcoin block {pause['deposits_until_clock']}")
+    notes += [f"payouts are halted: {halt}" for halt in peg.get("halts", ())]
+    notes += [f"{alarm}: {reason}" for alarm, reason in (peg.get("alarms") or {}).items()]
+    notes += list(peg.get("warnings", ()))
+    if peg.get("approvals"):
+        notes.append(f"{peg['approvals']} approvals wait: `fedpeg approve list` shows them")
+    return notes
+
+
+def bounds_text(found: Mapping[str, Any]) -> str:
+    """The loss bound: how it comes about, then the most for each stretch of time."""
+    lines = [
+        f"at most {show_btc(cap['cap_sats'])} in any {cap['window']} Bitcoin blocks: the larger of "
+        f"{show_btc(cap['abs_sats'])} and {cap['pct_bp'] / 100:g} % of "
+        f"{show_btc(max(found['outstanding_sats'], 0))}"
+        for cap in found["caps"]
+    ]
+    lines += [
+        f"a payout is at most {show_btc(found['payout_cap_sats'])}; from "
+        f"{show_btc(found['large_sats'])} on it waits {found['large_delay']} Bitcoin blocks",
+        "whatever is minted, at most this leaves before somebody pauses:",
+    ]
+    lines += [
+        f"{'in ' + str(each['clock_units']) + ' Bitcoin blocks':>24} "
+        f"{amount_text(int(each['loss_sats'])):>18}"
+        for each in found["within"]
+    ]
+    if found["reserve_sats"] is not None:
+        lines.append(f"{'never more than it holds':>24} {amount_text(found['reserve_sats']):>18}")
+    lines += [
+        f"released and not paid yet, which CANCEL recalls: "
+        f"{show_btc(found['released_unpaid_sats'])}",
+        f"f_s lying members can pause {found['liars_pause_bp'] / 100:g} % of the time; one batch "
+        f"pays at most {show_btc(found['batch_fee_max_sats'])} of fees",
+        "RELEASE records of k operators are outside these limits, and counted in them",
+    ]
+    return "\n".join(lines)
+
+
 def is_exact(found: Mapping[str, Any]) -> bool:
     """Whether the book's two computations agree and the reserves cover the liabilities."""
     return bool(found["equal"]) and bool(found["solvent"]) and not found["halts"]

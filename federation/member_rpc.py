@@ -16,6 +16,7 @@ from federation.evidence_store import EvidenceStore
 from federation.member_folder import MemberConfig
 from federation.peers import PeerNetwork
 from federation.production import BlockProduction
+from federation.record_rpc import RecordMethods
 from peg.bitcoind import BitcoindError
 from peg.covenant_claims import CovenantClaims
 from peg.parent_view import ParentView
@@ -40,7 +41,7 @@ HEIGHT_MAX = 2**32 - 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemberMethods:
-    """Read-only views over the parts of a member, and the operator's approvals."""
+    """Read-only views over the parts of a member, and what its operator may do."""
 
     federation: FederationFile
     config: MemberConfig
@@ -60,6 +61,7 @@ class MemberMethods:
 
     def register(self, registry: Registry) -> None:
         """Offer all methods."""
+        RecordMethods(self.peg, self.engine.work_available).register(registry)
         for method, summary in (
             (self.getfederationinfo, "State of the agreement, links and limits in force."),
             (self.getblocksigners, "Who proposed and who signed each block of a range."),
@@ -80,7 +82,6 @@ class MemberMethods:
             ),
             (self.getcovenant, "A registration and its deposits, by claim or deposit script."),
             (self.getaudit, "Reserves against liabilities, computed two ways."),
-            (self.approverecord, "Approve a record (hex) as this member's operator."),
             (self.dryrunopen, "Sign the trial spend of a FED output, or try it when signed."),
         ):
             registry.add(method.__name__, method, summary)
@@ -137,6 +138,7 @@ class MemberMethods:
             "refused_connections": self.network.refused_connections,
             "evidence": len(self.evidence),
             "alarms": list(self.engine.alarms),
+            "peg": self.peg.summary(),
             "timeouts": {
                 "block_interval_ms": config.block_interval_ms,
                 "min_interval_ms": config.min_interval_ms,
@@ -218,7 +220,7 @@ class MemberMethods:
 
     def getpeginfo(self) -> dict[str, Any]:
         """Committed block, limits, deposits."""
-        return self.peg.reports.info()
+        return self.peg.info()
 
     def getpegout(self, burn_id: Any) -> dict[str, Any]:
         """One burn."""
@@ -285,15 +287,6 @@ class MemberMethods:
             raise RpcError(NOT_YET, str(error)) from error
 
     # -- operator
-
-    def approverecord(self, record: Any) -> dict[str, Any]:
-        """Remember an approval; the record goes into a block when k operators agree."""
-        try:
-            name = self.peg.approve_record(_bytes(record, "record"))
-        except Invalid as error:
-            raise RpcError(INVALID_PARAMETER, str(error)) from error
-        self.engine.work_available()
-        return {"approved": name}
 
     async def unhalt(self, block_hash: Any) -> dict[str, Any]:
         """Leave HALTED when k operators agree that a block of this chain stands (C60, N13)."""

@@ -178,6 +178,11 @@ class ReleaseSchedule:
         self._caps: tuple[int, ...] = ()
 
     @property
+    def released_sats(self) -> int:
+        """Sum of all releases."""
+        return self._released_sats
+
+    @property
     def releases(self) -> Sequence[Release]:
         """All releases, oldest first."""
         return self._releases

@@ -8,13 +8,16 @@ from typing import Any
 
 from peg.approvals import BLOCK_HASH_BYTES, Approval, Approvals
 from peg.commitments import Commitment
-from peg.governance import Governance, Pause
 from peg.history import PegHistory
+from peg.param_changes import param_names
 from peg.pauses import PausesHeard
 from peg.ports import EventLog, PegSetup
 from peg.record_rules import RecordContext, pause_end, pause_reason
+from peg.record_texts import approval_json, pause_json
 from peg.record_votes import RecordVotes
 from peg.records import (
+    OpenRecord,
+    ParamRecord,
     PauseRecord,
     Record,
     ResumeRecord,
@@ -24,9 +27,12 @@ from peg.records import (
 )
 from peg.returns import read_details
 from peg.sessions import BatchSigner
+from sidechain.crypto.hashes import sha256
 from sidechain.errors import InvalidEncoding
 
 KIND_RECORD = 18
+BLOCKS_TO_APPROVE = 10
+"""Blocks left between planning a change and the last block it may be in."""
 
 
 class RecordDesk:
@@ -82,6 +88,11 @@ class RecordDesk:
             record = decode_record(data)
             if isinstance(record, PauseRecord):
                 raise InvalidEncoding("record", "PAUSE needs no approval: a member signs its own")
+            if isinstance(record, OpenRecord) and self._is_open(record):
+                # A founding goes on at the other members while the record becomes final.
+                return Approval(
+                    name=sha256(data).hex(), data=data, record=record, height=self._history.height
+                )
             reason = self._votes.idle_reason(record)
             if reason:
                 raise InvalidEncoding("record", f"would have no effect: {reason}")
@@ -102,13 +113,28 @@ class RecordDesk:
             self._log.info("record approval revoked", approval=name)
         return revoked
 
-    def approvals(self) -> tuple[Approval, ...]:
-        """Approvals in force."""
-        return self._approvals.all()
+    def approvals(self) -> list[dict[str, Any]]:
+        """Approvals in force as JSON, each with what its record waits for."""
+        return [self.describe(approval) for approval in self._approvals.all()]
 
-    def reason(self, record: Record) -> str:
-        """Why an approved record cannot be in the next block, as far as the chain says."""
-        return self._votes.idle_reason(record)
+    def describe(self, approval: Approval) -> dict[str, Any]:
+        """One approval as JSON."""
+        waits = "" if approval.record is None else self._votes.waiting_reason(approval.record)
+        return approval_json(approval, self._history.parameters, waits)
+
+    def plan_parameter(self, name: str, value: int, active_from: int | None) -> ParamRecord:
+        """The record that changes a value, from a height on or as soon as the rules allow.
+
+        Raises:
+            InvalidEncoding: no such name; says which there are.
+        """
+        names = param_names(self._history.parameters)
+        if name not in names:
+            raise InvalidEncoding("parameter", f"{name!r} is none of {', '.join(sorted(names))}")
+        changes = self._history.governance.changes
+        by_then = self._history.height + BLOCKS_TO_APPROVE
+        start = active_from or changes.earliest(names[name], value, by_then)
+        return ParamRecord(parameter=names[name], value=value, active_from=start)
 
     def pause(self, *, deposits: bool, blocks: int | None) -> PauseRecord:
         """Sign this member's PAUSE, keep it, obey it and tell everybody (peg:7.3).
@@ -191,19 +217,17 @@ class RecordDesk:
             if record.member == self._setup.member:
                 self._broadcast(KIND_RECORD, encode_record(record))
 
-    def pause_view(self) -> Pause:
-        """The pauses in force by the chain."""
-        tip = self._history.tip
-        return Pause() if tip is None else tip.pause
+    def info(self) -> dict[str, Any]:
+        """Pauses and approvals as JSON."""
+        history = self._history
+        allowed = history.governance.pause_allowed_from(self._setup.member, history.parameters)
+        return {
+            "pause": pause_json(history.tip, list(self._pauses.records), allowed),
+            "approvals": self.approvals(),
+        }
 
-    def pauses_heard(self) -> list[PauseRecord]:
-        """Pauses that are in no final block yet."""
-        return list(self._pauses.records)
-
-    def pause_allowed_from(self) -> int:
-        """Clock from which this member may pause."""
-        governance: Governance = self._history.governance
-        return governance.pause_allowed_from(self._setup.member, self._history.parameters)
+    def _is_open(self, record: OpenRecord) -> bool:
+        return self._history.opened_at(record.lane, self._history.height) == record.anchor
 
     def _hear_own(self) -> None:
         context, governance = self._context(), self._history.governance

@@ -187,7 +187,7 @@ def _param_reason(record: ParamRecord, on: RecordView) -> str:
         current = param_value(changes.at(record.active_from), record.parameter)
     except InsaneParameters as error:
         return f"breaks {error}"
-    return "value is in force then already" if current == record.value else ""
+    return "that value will be in force then already" if current == record.value else ""
 
 
 def _return_reason(deposit: OutPoint, on: RecordView) -> str:

@@ -79,6 +79,7 @@ class RecordVotes:
         self._context = context
         self._ripe: tuple[Record, ...] = ()
         self._ripe_at = -1
+        self._reasons: dict[bytes, str] = {}
 
     async def refresh(self) -> None:
         """Look which approved records could go into a block now.
@@ -87,13 +88,16 @@ class RecordVotes:
             Unavailable, BitcoindError: the node did not answer; old answers stay.
         """
         ripe: list[Record] = []
+        reasons: dict[bytes, str] = {}
         commitment = self._ledger.history.previous_commitment
         for record in self._approvals.records():
             if isinstance(record, PauseRecord):
                 continue
             reason = self.idle_reason(record) or await self.facts_reason(record, commitment)
+            reasons[encode_record(record)] = reason
             if not reason:
                 ripe.append(record)
+        self._reasons = reasons
         self._ripe = tuple(ripe)
         self._ripe_at = self._ledger.history.height
 
@@ -149,6 +153,12 @@ class RecordVotes:
             return disliked(f"record has no effect: {idle}")
         approved = self._approvals.has(encode_record(record))
         return PASS if approved else disliked("own operator has not approved this record")
+
+    def waiting_reason(self, record: Record) -> str:
+        """Why an approved record is in no block yet, as known since `refresh`."""
+        return self.idle_reason(record) or self._reasons.get(
+            encode_record(record), "the own Bitcoin node has not been asked yet"
+        )
 
     def idle_reason(self, record: Record) -> str:
         """Why a record would have no effect in the next block; empty when it would have one."""

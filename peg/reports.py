@@ -3,20 +3,31 @@
 Source: peg:12, peg:P3, N4.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from peg.bounds import bounds_json, loss_bounds
 from peg.broadcasts import Broadcasts
 from peg.fedscript import FedScript
+from peg.lanes import paid_by_break
 from peg.ledger import PegLedger
-from peg.limits import Burn
-from peg.parameters import InsaneParameters, PegParameters, check_fedpeg_program
+from peg.limits import Burn, BurnCode
+from peg.parameters import (
+    InsaneParameters,
+    PegParameters,
+    break_even_rate_sats_per_kvb,
+    check_fedpeg_program,
+    coin_count_max,
+)
 from peg.parent_view import ParentView
 from peg.receipts import BurnFacts, Payment, payment_of
+from peg.record_texts import record_json
+from peg.records import Record, ReopenRecord
 from peg.state import LANE, PegView
 from peg.status import (
     audit_json,
     burn_json,
+    burn_text,
     commitment_json,
     deposit_json,
     lane_json,
@@ -27,6 +38,7 @@ from sidechain.errors import Unavailable
 from sidechain.params import ChainParams
 
 PEGOUTS_SHOWN_MAX = 1_000
+RECORDS_SHOWN = 20
 
 
 class PegReports:
@@ -94,6 +106,13 @@ class PegReports:
             "reset_pending": self._reset_pending(),
             "parent_height": self._parent.tip_height,
             **lane_json(self._ledger.view),
+            "records": self.records(),
+            "pending_parameters": [
+                record_json(change, self._parameters)
+                for change in self._ledger.history.governance.changes.pending
+                if change.active_from > self._ledger.history.height
+            ],
+            "warnings": self.warnings(),
         }
 
     def _claim_before_height(self) -> int:
@@ -137,6 +156,61 @@ class PegReports:
             raise Unavailable("the peg has not read the chains yet")
         report = audit_json(view, self._parameters, self._script)
         return {**report, "is_current": self._ledger.is_current}
+
+    def bounds(self, clock_units: Sequence[int] = ()) -> dict[str, Any]:
+        """The most that can be lost, from the values in force and the chains as they stand."""
+        history, view = self._ledger.history, self._ledger.view
+        tip = history.tip
+        backing_sats = 0 if tip is None else tip.claimed_sats - tip.feeburn_sats
+        queue = view.queue if view is not None else ()
+        bounds = loss_bounds(
+            self._parameters,
+            outstanding_sats=backing_sats - history.schedule.released_sats,
+            reserve_sats=None if view is None else view.book.reserve_sats,
+            unpaid_sats=sum(burn.amount_sats for burn in queue),
+            clock_units=clock_units,
+        )
+        return {"height": history.height, "clock": history.clock, **bounds_json(bounds)}
+
+    def records(self) -> list[dict[str, Any]]:
+        """The newest final records, oldest first."""
+        found = self._ledger.history.governance.records[-RECORDS_SHOWN:]
+        return [{"height": at.height, **record_json(at.record, self._parameters)} for at in found]
+
+    def paid_by_break(self, record: Record) -> list[dict[str, Any]]:
+        """The burns that a REOPEN takes as paid; operators review them before they approve (P5)."""
+        view = self._ledger.view
+        step = view.steps[-1] if view is not None and view.steps else None
+        if view is None or view.lane is None or step is None:
+            return []
+        if not isinstance(record, ReopenRecord) or record.breaking_txid != step.txid:
+            return []
+        eligible = [b for b in self._ledger.history.burns if b.code is BurnCode.OK]
+        return [
+            {
+                "vout": position,
+                "burn": burn_text(burn.burn_id),
+                "payout_sats": burn.payout_sats,
+            }
+            for position, burn in paid_by_break(step.transaction, eligible, view.lane.paid)
+        ]
+
+    def warnings(self) -> list[str]:
+        """What operators should act on before it stops anything (S9, S13, P24, P25)."""
+        view, p = self._ledger.view, self._parameters
+        if view is None:
+            return []
+        found: list[str] = []
+        coins, most = len(view.coins), coin_count_max(p, self._script)
+        if 2 * coins > most:
+            found.append(f"S9: {coins} coins, {most} can be swept in time")
+        even = break_even_rate_sats_per_kvb(p, self._script)
+        if view.totals.rate_sats_per_kvb > even:
+            found.append(f"S13: fees are above {even} sat/kvB, each peg-out costs the pool")
+        forced = view.open_batch.versions[-1:] if view.open_batch is not None else ()
+        if any(version.forced_sats for version in forced):
+            found.append("P24: the open batch pays fees that the pool does not hold")
+        return found
 
     def _burn(self, burn: Burn) -> dict[str, Any]:
         history, view = self._ledger.history, self._ledger.view

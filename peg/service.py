@@ -24,7 +24,8 @@ from peg.ledger import PegLedger
 from peg.ports import PegPorts, PegSetup
 from peg.receipts import wrong_payout
 from peg.record_desk import RecordDesk
-from peg.records import PauseRecord
+from peg.record_texts import record_json
+from peg.records import PauseRecord, decode_record
 from peg.reports import PegReports
 from peg.sessions import MemberSessions, decode_entry
 from peg.signing import (
@@ -49,6 +50,8 @@ __all__ = ["PegPorts", "PegService", "PegSetup"]
 
 TICK_MS = 1_000
 LOOK_AGAIN_MS = 300
+SHOWN_OTHERWISE = frozenset({"peg halts", "peg is paused"})
+"""Conditions that a summary has fields for."""
 
 
 class PegService:
@@ -233,10 +236,23 @@ class PegService:
         Raises:
             InvalidEncoding: neither a record nor 32 bytes, or a record without any effect.
         """
-        name = self.desk.approve(data, details).name
+        approval = self.desk.approve(data, details)
         self._parent_moved = True
         self._wake.set()
-        return name
+        return approval.name
+
+    def describe_record(self, data: bytes) -> dict[str, Any]:
+        """A record as JSON with what it would do now; approves nothing.
+
+        Raises:
+            InvalidEncoding: not a record.
+        """
+        record = decode_record(data)
+        return {
+            **record_json(record, self.ledger.history.parameters),
+            "no_effect": self.voting.records.idle_reason(record) or None,
+            "pays": self.reports.paid_by_break(record),
+        }
 
     def pause(self, *, deposits: bool, blocks: int | None) -> PauseRecord:
         """Pause the peg in this member's name (peg:7.3); raises InvalidEncoding when it may not."""
@@ -296,7 +312,23 @@ class PegService:
     def info(self) -> dict[str, Any]:
         """Reply of `getpeginfo`: limits, committed block, lane, deposits, and what stands still."""
         lasting = {event: reason for event, reason in self._said.items() if reason}
-        return {**self.reports.info(), "alarms": lasting}
+        return {**self.reports.info(), **self.desk.info(), "alarms": lasting}
+
+    def summary(self) -> dict[str, Any]:
+        """What an operator has to know at a glance: pauses, halts, alarms, approvals."""
+        view, told = self.ledger.view, self.desk.info()
+        return {
+            "pause": told["pause"],
+            "approvals": len(told["approvals"]),
+            "halts": [] if view is None else [str(halt) for halt in view.halts],
+            "idle": None if view is None or view.idle is None else str(view.idle),
+            "alarms": {
+                event: reason
+                for event, reason in self._said.items()
+                if reason and event not in SHOWN_OTHERWISE
+            },
+            "warnings": self.reports.warnings(),
+        }
 
     # ---- the task ----
 

@@ -28,6 +28,7 @@ from federation.cli_tables import (
 from federation.cli_wait import describe_pegin, describe_pegout
 from federation.processes import find_processes, kill_processes
 
+BURN = "ab" * 32 + ":0"
 COMMANDS = (
     "up",
     "down",
@@ -83,6 +84,19 @@ COMMANDS = (
     "peg in",
     "peg out",
     "peg status",
+    "peg pause",
+    "peg resume",
+    "peg cancel",
+    "peg exclude",
+    "peg include",
+    "peg release",
+    "peg reopen",
+    "peg return",
+    "peg param",
+    "approve list",
+    "approve show",
+    "approve record",
+    "approve revoke",
     "pay",
     "audit",
     "blocks",
@@ -102,6 +116,15 @@ NEED_A_FEDERATION = (
     "member stop m0",
     "member kill m0",
     "mine 1",
+    "peg pause",
+    "peg resume",
+    "peg cancel",
+    f"peg exclude {BURN}",
+    f"peg release {BURN}",
+    "peg param large_delay 4",
+    "approve list",
+    "approve 4650520103",
+    "audit --bounds",
     "wallet create a",
     "wallet list",
     "wallet balance a",
@@ -127,6 +150,12 @@ NEED_A_FEDERATION = (
 )
 WRONG_USAGE = (
     "nonsense",
+    "peg exclude x",
+    "peg exclude",
+    "peg param large_delay -1",
+    "peg pause --for 0",
+    "approve record zz",
+    "audit --within 5",
     "load --tps 0",
     "load --for x",
     "load --for 0",

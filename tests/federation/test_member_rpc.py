@@ -59,7 +59,13 @@ class Peg:
         self.covenants: Covenants | None = Covenants()
         self.failure: Exception | None = None
 
-    def approve_record(self, data: bytes) -> str:
+    def info(self) -> dict[str, Any]:
+        return self.reports.info()
+
+    def summary(self) -> dict[str, Any]:
+        return {"halts": []}
+
+    def approve_record(self, data: bytes, details: Any = None) -> str:
         if len(data) != 32:
             raise InvalidEncoding("record", "neither a record nor a block hash")
         self.approved.append(data)
