@@ -84,6 +84,9 @@ COMMANDS = (
     "peg in",
     "peg out",
     "peg status",
+    "peg address",
+    "peg register",
+    "signer status",
     "peg pause",
     "peg resume",
     "peg cancel",
@@ -106,6 +109,8 @@ COMMANDS = (
     "load",
     "demo",
 )
+OF_ONE_KEY_FOLDER = ("signer run",)
+"""Commands that know no data folder of a federation."""
 PEGIN_STAGES = ("address", "funded", "confirming", "claimable", "claim_sent")
 NEED_A_FEDERATION = (
     "down",
@@ -207,7 +212,7 @@ def test_commands_when_listed_then_every_one_is_known() -> None:
             else:
                 yield f"{prefix}{name}"
 
-    assert sorted(walk(program, "")) == sorted(COMMANDS)
+    assert sorted(walk(program, "")) == sorted((*COMMANDS, *OF_ONE_KEY_FOLDER))
 
 
 @pytest.mark.parametrize("words", NEED_A_FEDERATION)
