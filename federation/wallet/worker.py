@@ -174,7 +174,11 @@ class PegWorker:
         """
         waiting = [pegin for pegin in self._store.pegins if pegin.final_height is None]
         self._forget_all_but(waiting)
-        for pegin in waiting:
+        for known in waiting:
+            # Read again: bitcoind was asked about those before it, and blocks got final meanwhile.
+            pegin = self._store.pegin(known.number)
+            if pegin is None or pegin.final_height is not None:
+                continue
             if pegin.deposit is None or pegin.deposit.height is None:
                 self._held.add(pegin.claim_txid)
                 if pegin.is_own:
@@ -267,6 +271,8 @@ class PegWorker:
         pegin = self._store.pegin(number)
         if pegin is None or pegin.deposit is None or pegin.deposit.height is not None:
             return
+        if pegin.final_height is not None:
+            return  # claimed before a reorganisation, and final while bitcoind was asked
         self._store.put(replace(pegin, funding_tx=b"", deposit=None))
         self._log.warning("funding_conflicted", pegin=pegin.id)
 
