@@ -11,7 +11,7 @@ import pytest
 from federation.log import open_log
 from federation.wallet.links import MemberLinks
 from federation.wallet.parts import Outside, Parts, assemble
-from sidechain.api.registry import Registry
+from sidechain.api.registry import Registry, RpcError
 from sidechain.crypto.hashes import sha256
 from sidechain.primitives.address import decode_address
 from sidechain.primitives.encoding import le32
@@ -326,6 +326,18 @@ async def test_pegin_when_killed_between_all_steps_then_one_deposit_one_claim(
         seen += [stage, (await world.call("getpegin", made["id"]))["stage"]]
     assert set(seen) >= {"address", "funded", "confirming", "claim_sent", "final"}
     assert claims(world) == 1 and len(world.faucet.made) == 1
+
+
+async def test_address_when_the_wallet_is_far_behind_then_not_shown(world: World) -> None:
+    """peg:4: none while syncing."""
+    for _ in range(11):
+        world.federation.make_block()
+    with pytest.raises(RpcError, match="catching up with the sidechain"):
+        await world.call("getpeginaddress", "alice")
+    with pytest.raises(RpcError, match="catching up with the sidechain"):
+        await world.call("getkeylessaddress", "alice")
+    await world.turn()
+    assert (await world.call("getpeginaddress", "alice"))["claim_before_height"] == 300
 
 
 @dataclass(slots=True)

@@ -169,6 +169,8 @@ class PegWorld:
         self.logs = [TestLog() for _ in range(parameters.n)]
         self.covenant_stores = [TestCovenantStore() for _ in range(parameters.n)]
         self.mempools = [TestMempool(i, self) for i in range(parameters.n)]
+        self.script_may_change = False
+        self.catching_up: set[int] = set()
         self.claims: dict[OutPoint, Transaction] = {}
         self.claimed_by: list[int] = []
         self.healthy = True
@@ -201,8 +203,10 @@ class PegWorld:
                 records=tuple(self.covenant_stores[member].records),
                 mempool=self.mempools[member],
                 valid_scripts=lambda: self.valid_scripts,
+                may_change_script=lambda: self.script_may_change,
             ),
             is_halted=lambda: member in self.halted,
+            is_catching_up=lambda: member in self.catching_up,
         )
         return PegService(setup, ports)
 

@@ -1,18 +1,20 @@
 """Members' peg services together: founding, deposits, payouts, restarts, reorganisations."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from peg.records import OpenRecord, encode_record
+from peg.records import OpenRecord, PauseRecord, encode_record, record_script
 from peg.signing import KIND_PEGSIG, KIND_PEGSTATE, decode_pegsig
 from peg.status import outpoint_text
+from sidechain.crypto.keys import schnorr_sign
 from sidechain.errors import InvalidEncoding, PeerFault
 from sidechain.primitives.parent import parse_parent_tx
 from sidechain.primitives.transaction import OutPoint, Transaction
 from tests.peg.members import PegWorld
-from tests.peg.world import p2wpkh_script, parent_tx
+from tests.peg.world import p2wpkh_script, parent_tx, secret
 
 ANCHOR_SATS = 5_000_000
 DEPOSIT_SATS = 100_000_000
@@ -381,3 +383,40 @@ async def test_minimal_block_passes_whatever_bitcoin_says(world: PegWorld) -> No
         assert not service.carries_work(block)
         assert await service.check_eventual_and_policy(block) == (True, True, "")
     world.final(block)
+
+
+async def test_addresses_when_one_must_not_be_shown_then_closed_with_the_reason(
+    world: PegWorld,
+) -> None:
+    """peg:4: syncing, before a script change, paused for deposits, S11."""
+    await found(world)
+    while world.side.height < world.params.dynamic_epoch_length - 1:
+        await world.extend()
+    reports = world.services[0].reports
+    assert reports.closed_reason() == ""
+    length = world.params.dynamic_epoch_length
+    epochs = world.params.total_valid_epochs
+    assert reports.info()["claim_before_height"] == length + epochs * length
+    world.catching_up.add(0)
+    assert "catching up" in reports.closed_reason()
+    world.catching_up.clear()
+    world.script_may_change = True
+    assert "may change at the end of this epoch" in reports.closed_reason()
+    world.script_may_change = False
+    await pause_deposits(world, 2)
+    assert reports.closed_reason().startswith("deposits are paused until clock")
+    assert not reports.info()["deposits_open"]
+
+
+async def pause_deposits(world: PegWorld, member: int) -> None:
+    """A final block with one member's PAUSE that stops deposits too."""
+    tip = world.services[0].ledger.history.tip
+    assert tip is not None
+    record = PauseRecord(
+        member=member, deposits=True, sequence=1, until=tip.clock + 5, signature=bytes(64)
+    )
+    key = secret(f"block {member}")
+    signed = replace(record, signature=schnorr_sign(key, record.message(world.params.genesis_hash)))
+    scripts = world.services[0].plan_coinbase(world.side.height + 1, minimal=False) or []
+    world.final(world.side.block([*scripts, record_script(signed)]))
+    await world.settle()
