@@ -29,7 +29,7 @@ from federation.consensus.records import (
 )
 from federation.consensus.votes import Certificate
 from federation.engine_parts import EngineParts
-from federation.signer_port import SignerRefused, SignerUnreachable
+from federation.signer_port import MemberSigner, SignerRefused, SignerUnreachable
 
 WAITING_MAX: Final = 256
 """Orders kept while the signer is away; newer ones make the oldest needless."""
@@ -37,7 +37,51 @@ WAITING_MAX: Final = 256
 Order = fx.SignVote | fx.SignBlock
 
 
-class OwnSignatures:
+class CountedRecords:
+    """The journal's side of signing: the signer's counter and bounds follow the records.
+
+    Args:
+        signer: of this member.
+    """
+
+    def __init__(self, signer: MemberSigner) -> None:
+        self._signer = signer
+        self._journaled_counter: int | None = None
+
+    def move_bounds(self, records: Sequence[JournalRecord]) -> None:
+        """Tell the signer what these records say of the heights it may vote at."""
+        for record in records:
+            match record:
+                case Amnesia():
+                    self._signer.abstain()
+                case Resume(height):
+                    self._signer.refuse_below(height)
+                case Override(action=OverrideAction.RESUME, height=height):
+                    self._signer.resume_at(height)
+                case Override(action=OverrideAction.UNHALT):
+                    self._signer.unhalt()
+
+    def to_journal(
+        self, records: Sequence[JournalRecord]
+    ) -> Iterator[tuple[RecordKind, bytes, bool]]:
+        """Kind, body and whether to sync: the signer's counter goes before what is next (R5)."""
+        last = max((i for i, r in enumerate(records) if not isinstance(r, Seen)), default=-1)
+        counter = self._signer.counter
+        if last >= 0 and counter != self._journaled_counter:
+            yield *encode_record(Counter(counter)), False
+            self._journaled_counter = counter
+        for i, record in enumerate(records):
+            yield *encode_record(record), i == last
+
+    def base(self, base: Base) -> bytes:
+        """Body of the BASE record with which the next journal file begins (J7)."""
+        others = tuple(record for record in base.records if not isinstance(record, Counter))
+        self._journaled_counter = None
+        counted = replace(base, records=(Counter(self._signer.counter), *others))
+        return encode_record(counted)[1]
+
+
+class OwnSignatures(CountedRecords):
     """Signatures of one member; runs in the engine's task.
 
     Args:
@@ -52,12 +96,11 @@ class OwnSignatures:
         feed: Callable[[ev.Event], None],
         send: Callable[[int, Message], None],
     ) -> None:
+        super().__init__(parts.signer)
         self._parts = parts
-        self._signer = parts.signer
         self._feed = feed
         self._send = send
         self._waiting: deque[Order] = deque(maxlen=WAITING_MAX)
-        self._journaled_counter: int | None = None
 
     # -- signing
 
@@ -141,40 +184,6 @@ class OwnSignatures:
             if order.again:
                 return None
             raise
-
-    # -- the journal's side
-
-    def move_bounds(self, records: Sequence[JournalRecord]) -> None:
-        """Tell the signer what these records say of the heights it may vote at."""
-        for record in records:
-            match record:
-                case Amnesia():
-                    self._signer.abstain()
-                case Resume(height):
-                    self._signer.refuse_below(height)
-                case Override(action=OverrideAction.RESUME, height=height):
-                    self._signer.resume_at(height)
-                case Override(action=OverrideAction.UNHALT):
-                    self._signer.unhalt()
-
-    def to_journal(
-        self, records: Sequence[JournalRecord]
-    ) -> Iterator[tuple[RecordKind, bytes, bool]]:
-        """Kind, body and whether to sync: the signer's counter goes before what is next (R5)."""
-        last = max((i for i, r in enumerate(records) if not isinstance(r, Seen)), default=-1)
-        counter = self._signer.counter
-        if last >= 0 and counter != self._journaled_counter:
-            yield *encode_record(Counter(counter)), False
-            self._journaled_counter = counter
-        for i, record in enumerate(records):
-            yield *encode_record(record), i == last
-
-    def base(self, base: Base) -> bytes:
-        """Body of the BASE record with which the next journal file begins (J7)."""
-        others = tuple(record for record in base.records if not isinstance(record, Counter))
-        self._journaled_counter = None
-        counted = replace(base, records=(Counter(self._signer.counter), *others))
-        return encode_record(counted)[1]
 
 
 def _height(order: Order) -> int:

@@ -33,6 +33,9 @@ class BlockStore:
         self._blocks: dict[bytes, HeldBlock] = {}
         self._missing: dict[bytes, PeerId | None] = {}
 
+    def __len__(self) -> int:
+        return len(self._blocks)
+
     def get(self, block_hash: bytes) -> HeldBlock | None:
         """The block of a hash, if its bytes are held."""
         return self._blocks.get(block_hash)
