@@ -4,6 +4,7 @@ Source: consensus:10.1, consensus:10.4.
 """
 
 import random
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from federation.members import MemberSet
@@ -245,6 +246,31 @@ class _Drawing:
             recode=rng.random() < 0.05,
             **facts,
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mix:
+    """Which scenario a seed stands for.
+
+    Attributes:
+        n, k: 0: the configurations of the mix in turn.
+        family: "mix", or "a" for the family of B21.
+    """
+
+    n: int = 0
+    k: int = 0
+    family: str = "mix"
+    real_signatures: bool = False
+
+    def scenario(self, seed: int) -> Scenario:
+        """The scenario of a seed."""
+        if self.family == "a":
+            found = family_a(seed)
+        elif self.n:
+            found = draw(seed, self.n, self.k)
+        else:
+            found = scenario_of(seed)
+        return replace(found, real_signatures=self.real_signatures)
 
 
 def scenario_of(seed: int) -> Scenario:

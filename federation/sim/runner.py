@@ -1,0 +1,135 @@
+"""One run and what came of it, and a shorter scenario that still shows the same.
+
+Source: consensus:10.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from federation.sim.checker import Violation
+from federation.sim.cluster import Simulation
+from federation.sim.faults import Lie, Scenario
+
+SHRINK_RUNS_MAX: Final = 400
+SHORTER_CHAOS: Final = (4, 2)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What a run came to: `rule` is empty when every invariant held."""
+
+    seed: int
+    rule: str
+    text: str
+    heights: int
+    events: int
+    virtual_ms: int
+    progress_was_due: bool
+    lines: tuple[str, ...] = ()
+
+    @property
+    def is_good(self) -> bool:
+        """Whether every invariant held."""
+        return not self.rule
+
+
+def run_once(scenario: Scenario, seed: int, **options: Any) -> Outcome:
+    """Run a scenario to its end or to the first violation.
+
+    Args:
+        options: as `Simulation`.
+    """
+    simulation = Simulation(scenario, seed, **options)
+    rule = text = ""
+    try:
+        simulation.run()
+    except Violation as error:
+        rule, text = error.rule, str(error)
+    except Exception as error:  # of the core or of the simulator: both are to be looked at
+        rule, text = "error", f"error: {error!r}"
+        simulation.note(f"VIOLATION {text}")
+    heights = [node.disk.tip_height for node in simulation.nodes.values()]
+    return Outcome(
+        seed=seed,
+        rule=rule,
+        text=text,
+        heights=max(heights, default=0),
+        events=simulation.events,
+        virtual_ms=simulation.now_ms,
+        progress_was_due=simulation.is_progress_due(),
+        lines=tuple(simulation.trace.lines) if simulation.trace is not None else (),
+    )
+
+
+class Shrinker:
+    """Takes faults away one by one, and in groups first, while the same rule is broken.
+
+    Args:
+        options: as `Simulation`; a variant under test, for one.
+        on_step: told how many faults are left after each run.
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        rule: str,
+        *,
+        on_step: Callable[[int], None] = lambda _left: None,
+        runs_max: int = SHRINK_RUNS_MAX,
+        **options: Any,
+    ) -> None:
+        self._seed, self._rule, self._options = seed, rule, options
+        self._on_step, self._left = on_step, runs_max
+
+    def shrink(self, scenario: Scenario) -> Scenario:
+        """The shortest scenario found; the given one when nothing can go."""
+        scenario = self._without_extras(scenario)
+        size = max(len(scenario.faults) // 2, 1)
+        while size and self._left:
+            scenario, has_shrunk = self._pass(scenario, size)
+            if not has_shrunk or size > len(scenario.faults):
+                size //= 2
+        return self._without_extras(scenario)
+
+    def _pass(self, scenario: Scenario, size: int) -> tuple[Scenario, bool]:
+        """Leave out each group of this size once."""
+        start, has_shrunk = 0, False
+        while start < len(scenario.faults):
+            kept = scenario.faults[:start] + scenario.faults[start + size :]
+            shorter = replace(scenario, faults=kept)
+            if self._still_fails(shorter):
+                scenario, has_shrunk = shorter, True
+            else:
+                start += size
+        return scenario, has_shrunk
+
+    def _without_extras(self, scenario: Scenario) -> Scenario:
+        for shorter in self._simpler(scenario):
+            if self._still_fails(shorter):
+                return self._without_extras(shorter)
+        return scenario
+
+    def _simpler(self, scenario: Scenario) -> Iterator[Scenario]:
+        if scenario.recode:
+            yield replace(scenario, recode=False)
+        if scenario.peg:
+            yield replace(scenario, peg=False)
+        if scenario.borders:
+            yield replace(scenario, borders=())
+        for liar in scenario.liars:
+            if not any(isinstance(f, Lie) and f.member == liar for f in scenario.faults):
+                yield replace(scenario, liars=tuple(m for m in scenario.liars if m != liar))
+        for part in SHORTER_CHAOS:
+            yield replace(scenario, chaos_ms=scenario.chaos_ms // part)
+
+    def _still_fails(self, scenario: Scenario) -> bool:
+        if self._left <= 0 or scenario.chaos_ms < 20:
+            return False
+        self._left -= 1
+        try:
+            outcome = run_once(scenario, self._seed, **self._options)
+        except Exception:  # a scenario that cannot be set up shows nothing
+            return False
+        self._on_step(len(scenario.faults))
+        return outcome.rule == self._rule
