@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 from federation.consensus import events as ev
 from federation.consensus.messages import GetFinal
 from federation.consensus.records import Mode
-from federation.sim.disk import FinalBlock
 from federation.sim.final import FinalMessage, decode_final, encode_final, is_signed_final
-from federation.sim.world import block_fields, is_valid_child
+from federation.sim.world import FinalBlock, block_fields, is_valid_child
 from federation.sync import SyncPlanner
 
 if TYPE_CHECKING:

@@ -12,8 +12,7 @@ from typing import Final
 from federation.consensus.encoding import NIL
 from federation.consensus.evidence import conflict_of
 from federation.consensus.votes import BlockSignature, Certificate, Proposal, Vote, VoteType
-from federation.sim.disk import FinalBlock
-from federation.sim.world import GENESIS, MemberPlan, block_hash, is_valid_child
+from federation.sim.world import GENESIS, FinalBlock, MemberPlan, block_hash, is_valid_child
 from federation.sim.written import BLOCKS, Written, said
 from federation.verification import SignatureScheme
 

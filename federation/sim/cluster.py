@@ -16,7 +16,6 @@ from federation.consensus.encoding import InvalidMessage
 from federation.consensus.events import Verdict
 from federation.consensus.messages import Answer, decode_message, encode_message
 from federation.sim.checker import Checker, Violation
-from federation.sim.disk import FinalBlock
 from federation.sim.faults import Scenario, check_scenario
 from federation.sim.final import FinalMessage
 from federation.sim.injector import Injector
@@ -27,7 +26,14 @@ from federation.sim.network import Network
 from federation.sim.peg_side import PegSide
 from federation.sim.trace import Trace
 from federation.sim.witness import Witness
-from federation.sim.world import FUTURE_LIMIT_MS, TIMES, MemberPlan, block_fields, is_valid_child
+from federation.sim.world import (
+    FUTURE_LIMIT_MS,
+    TIMES,
+    FinalBlock,
+    MemberPlan,
+    block_fields,
+    is_valid_child,
+)
 
 L2_WAIT_MS: Final = 30_000
 

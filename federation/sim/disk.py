@@ -14,9 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from federation.consensus.votes import BlockSignature
 from federation.files import FileLayer
-from federation.sim.world import GENESIS_TIP
+from federation.sim.world import BLOCK_0, FinalBlock
 
 FIRST_DESCRIPTOR: Final = 1 << 24  # no number the operating system gives
 FAULTS: Final = {
@@ -28,18 +27,6 @@ FAULTS: Final = {
 
 class ProcessDied(Exception):
     """The process of a member ends here, in the middle of what it does."""
-
-
-@dataclass(frozen=True, slots=True)
-class FinalBlock:
-    """A connected block with the signatures it came with."""
-
-    hash: bytes
-    data: bytes
-    signatures: tuple[BlockSignature, ...]
-
-
-BLOCK_0: Final = FinalBlock(GENESIS_TIP, b"", ())
 
 
 @dataclass(slots=True)

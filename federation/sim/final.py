@@ -10,8 +10,7 @@ from typing import Final
 
 from federation.consensus.encoding import InvalidMessage
 from federation.consensus.votes import BlockSignature
-from federation.sim.disk import FinalBlock
-from federation.sim.world import MemberPlan, block_fields, block_hash
+from federation.sim.world import FinalBlock, MemberPlan, block_fields, block_hash
 from federation.verification import SignatureScheme
 
 _HEAD: Final = struct.Struct("<H")

@@ -35,9 +35,8 @@ from federation.consensus.votes import (
     Vote,
     VoteType,
 )
-from federation.sim.disk import BLOCK_0, FinalBlock
 from federation.sim.final import FinalMessage, encode_final
-from federation.sim.world import GENESIS, block_hash, make_block
+from federation.sim.world import BLOCK_0, GENESIS, FinalBlock, block_hash, make_block
 from sidechain.crypto.keys import der_to_compact
 
 if TYPE_CHECKING:

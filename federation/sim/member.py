@@ -27,12 +27,12 @@ from federation.consensus.votes import (
 )
 from federation.signer import SignerFailed, SignerRefused
 from federation.sim.catch_up import CatchUp
-from federation.sim.disk import FinalBlock, ProcessDied, SimulatedDisk
+from federation.sim.disk import ProcessDied, SimulatedDisk
 from federation.sim.faults import Crash
 from federation.sim.final import FinalMessage, encode_final
 from federation.sim.incoming import Incoming
 from federation.sim.opening import REMEMBERED_SIGNATURES, NeedsOperator, open_state
-from federation.sim.world import GENESIS, TIMES, block_fields, block_hash, make_block
+from federation.sim.world import GENESIS, TIMES, FinalBlock, block_fields, block_hash, make_block
 from federation.sim.written import Written
 from federation.verification import MessageVerifier
 from federation.wal import JournalFailed, Verdict

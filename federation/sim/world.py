@@ -18,12 +18,14 @@ from federation.members import MemberSet
 from federation.sim.keys import FastSignatures, block_key, fast_ecdsa, fast_schnorr, key_of
 
 __all__ = [
+    "BLOCK_0",
     "GENESIS",
     "GENESIS_TIP",
     "HEALED_DELAY_MS",
     "TIMES",
     "BlockFields",
     "Epoch",
+    "FinalBlock",
     "Keys",
     "MemberPlan",
     "block_fields",
@@ -118,6 +120,18 @@ class MemberPlan:
 
 
 # --- blocks
+
+
+@dataclass(frozen=True, slots=True)
+class FinalBlock:
+    """A connected block with the signatures it came with."""
+
+    hash: bytes
+    data: bytes
+    signatures: tuple[BlockSignature, ...]
+
+
+BLOCK_0: Final = FinalBlock(GENESIS_TIP, b"", ())
 
 
 @dataclass(frozen=True, slots=True)
