@@ -188,11 +188,17 @@ class CovenantClaims:
     def hear(self, member: int, body: bytes) -> None:
         """Take a registration that a peer passes on; known ones and excess are dropped.
 
+        So is one whose price is too high: it may have been right before the minimum was changed.
+
         Raises:
-            InvalidEncoding: malformed, or its price is too high.
+            InvalidEncoding: malformed.
         """
         terms = decode_registration(body)
-        check_price(terms, self._parameters)
+        with suppress(InvalidEncoding):
+            check_price(terms, self._parameters)
+            self._hear(member, terms)
+
+    def _hear(self, member: int, terms: CovenantTerms) -> None:
         claim_script = covenant_script(terms, self._chain.pegged_asset)
         queue = self._gossip.queues.get(member)
         if queue is not None:
