@@ -28,8 +28,10 @@ def parse_pegout(script: bytes) -> tuple[bytes, bytes] | None:
     Returns:
         Parent genesis hash (32 bytes, internal order) and the script to pay, or None.
     """
+    if not script or script[0] != OP_RETURN:
+        return None  # as nearly all scripts; many are asked about
     ops = list(iter_ops(script))
-    if len(ops) < 3 or ops[0].opcode != OP_RETURN:
+    if len(ops) < 3:
         return None
     genesis, destination = ops[1].data, ops[2].data
     if genesis is None or len(genesis) != 32 or destination is None:
