@@ -25,6 +25,7 @@ RETRY_S: Final = 0.2
 TELL_S: Final = 1.0
 LOOK_S: Final = 0.25
 SIGNERS_ASKED_MAX: Final = 1_000
+COIN_BROKEN: Final = "not sent: an earlier payment of its coin was not taken in"
 LOOKED_FOR_MAX: Final = 200
 """Payments whose whereabouts are asked for at the end."""
 
@@ -70,6 +71,8 @@ class Generator:
         self._tell = tell
         self._begun_s = 0.0
         self._sent = self._answered = 0
+        self._broken: set[int] = set()
+        """Coins a payment of which was refused."""
         self._heights: list[dict[int, float]] = [{} for _ in targets]
         """When each member was seen to have each height."""
         self._tips = [0] * len(targets)
@@ -118,28 +121,45 @@ class Generator:
     ) -> set[asyncio.Task[None]]:
         """Send each at its time; the tasks that still wait for an answer at the end."""
         waiting: set[asyncio.Task[None]] = set()
+        newest: dict[int, asyncio.Task[None]] = {}
         for payment, outcome in zip(payments, outcomes, strict=True):
             wait_ms = outcome.due_ms - self._now_ms()
             if wait_ms > 0:
                 await asyncio.sleep(wait_ms / 1_000)
             outcome.sent_ms = self._now_ms()
             self._sent += 1
-            task = group.create_task(self._send(payment, outcome))
+            task = group.create_task(self._send(payment, outcome, newest.get(payment.coin)))
+            newest[payment.coin] = task
             waiting.add(task)
             task.add_done_callback(waiting.discard)
             if wait_ms <= 0:
                 await asyncio.sleep(0)  # behind the times; the answers must be read all the same
         return waiting
 
-    async def _send(self, payment: SignedPayment, outcome: Outcome) -> None:
-        try:
-            await self._targets[outcome.member].wire.submit(payment.raw)
-        except RpcError as error:
-            outcome.refusal = error.message
-        except Unavailable as error:
-            outcome.refusal = str(error)
+    async def _send(
+        self, payment: SignedPayment, outcome: Outcome, earlier: asyncio.Task[None] | None
+    ) -> None:
+        """Send one; after `earlier`, whose change it spends, was answered.
+
+        Only a member that is seconds late makes a difference there, and the time that is waited
+        counts as its own.
+        """
+        if earlier is not None and not earlier.done():
+            await asyncio.wait((earlier,))
+        if payment.coin in self._broken:
+            outcome.refusal = COIN_BROKEN
         else:
-            outcome.accepted_ms = self._now_ms()
+            target = self._targets[outcome.member]
+            try:
+                await target.wire.submit(payment.raw)
+            except RpcError as error:
+                outcome.refusal = f"{target.name} refused it: {error.message}"
+            except Unavailable as error:
+                outcome.refusal = str(error)
+            else:
+                outcome.accepted_ms = self._now_ms()
+            if outcome.refusal:
+                self._broken.add(payment.coin)
         self._answered += 1
 
     # -- watching

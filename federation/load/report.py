@@ -25,7 +25,7 @@ class Outcome:
         sent_ms: when it was.
         accepted_ms: when the member's answer was here.
         height: of the block that has it.
-        refusal: the member's words, "" for none.
+        refusal: why it was not taken in, "" when it was or there is no answer.
     """
 
     txid: bytes
@@ -190,7 +190,7 @@ def _percentile(ordered: Sequence[float], percent: int) -> float:
 def _why(found: Found, outcome: Outcome) -> str:
     name = found.names[outcome.member]
     if outcome.refusal:
-        return f"{name} refused it: {outcome.refusal}"
+        return outcome.refusal
     if math.isinf(outcome.sent_ms):
         return "not sent"
     where = found.whereabouts.get(outcome.txid)
