@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from federation import cli_operator
 from federation.ceremony import bring_up
 from federation.cli_logs import follow_logs, print_logs
 from federation.cli_session import Failed, Seconds, Session, command
@@ -339,7 +340,7 @@ def _register_logs(group: click.Group) -> None:
 def _register_member(group: click.Group) -> None:
     @group.group("member")
     def member_group() -> None:
-        """Start, stop or kill one member, named m0, m1… or 0, 1…"""
+        """One member, named m0, m1… or 0, 1…: start, stop, kill it, or decide for it."""
 
     @command(member_group, "start")
     @click.argument("member")
@@ -364,6 +365,8 @@ def _register_member(group: click.Group) -> None:
     async def kill(session: Session, *, member: str) -> None:
         """Kill a member without warning (SIGKILL)."""
         _stop(session, member, kill=True)
+
+    cli_operator.register(member_group)
 
 
 def _stop(session: Session, member: str, *, kill: bool) -> None:

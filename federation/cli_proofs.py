@@ -18,7 +18,7 @@ from federation.cli_member import asking, folder_option
 from federation.cli_session import Failed, Session, command
 from federation.config import FederationFile
 from federation.consensus.messages import EvidenceClass
-from federation.evidence_store import EVIDENCE_NAME, read_evidence
+from federation.evidence_store import EVIDENCE_NAME, UNANSWERED, read_evidence
 from federation.stranger import CLASS_WORDS, NotProved, Stranger, convict, prove_decided
 
 EVIDENCE_FILE_MAX_BYTES: Final = 1_000_000
@@ -82,6 +82,8 @@ class _Kept:
 def class_word(line: dict[str, Any]) -> str:
     """The class of an evidence line as a word."""
     kind = line["class"]
+    if kind == UNANSWERED:
+        return "unanswered"
     known = kind in [int(each) for each in CLASS_WORDS]
     return CLASS_WORDS[EvidenceClass(kind)] if known else f"class-{kind}"
 

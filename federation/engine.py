@@ -77,7 +77,8 @@ class Engine:
         self._timers = EngineTimers(
             parts.now_ms, fire=lambda event: self.post(lambda: self._feed(event)), post=self.post
         )
-        self._evidence = EvidenceDesk(parts, self.raise_alarm)
+        self._requests = CertificateRequests(parts.network)
+        self._evidence = EvidenceDesk(parts, self._requests, self.raise_alarm)
         self._finals = FinalBlocks(
             parts, feed=self._feed, post=self.post, accuse=self._evidence.accuse_signers
         )
@@ -85,7 +86,6 @@ class Engine:
         """Why this member is halted, for whoever asks."""
         self._signatures = OwnSignatures(parts, feed=self._feed, send=self._send)
         self._incoming: IncomingMessages | None = None
-        self._requests = CertificateRequests(parts.network)
         self._archive = CertificateArchive(
             parts.journal,
             send=self._send,
@@ -305,6 +305,7 @@ class Engine:
 
     def _tick(self) -> None:
         self._finals.tick()
+        self._evidence.challenges.tick()
         self._offer_work()
         self._parts.on_tick()
         self._timers.post_later(TICK_MS, self._tick)

@@ -10,6 +10,8 @@ Source: consensus:C56, consensus:C58, consensus:C60, consensus:C99, consensus:A1
 from collections.abc import Callable
 from typing import Final
 
+from federation.certificate_requests import CertificateRequests
+from federation.challenges import ChallengeDesk
 from federation.consensus import effects as fx
 from federation.consensus.encoding import InvalidMessage
 from federation.consensus.messages import Evidence, EvidenceClass, encode_message
@@ -32,8 +34,15 @@ class EvidenceDesk:
         alarm: shows something to the operator.
     """
 
-    def __init__(self, parts: EngineParts, alarm: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        parts: EngineParts,
+        requests: CertificateRequests,
+        alarm: Callable[[str], None],
+    ) -> None:
         self._parts = parts
+        self.challenges = ChallengeDesk(parts, requests, parts.evidence.folder, alarm)
+        """Who is asked for votes that nobody has shown (C57)."""
         self._alarm = alarm
         self._unproved: list[tuple[int, Evidence]] = []
 
@@ -48,7 +57,12 @@ class EvidenceDesk:
             )
 
     def begin_height(self, height: int) -> None:
-        """The block below is final: its header may be the one that was missing."""
+        """The block below is final: its header may be the one that was missing.
+
+        Call it before the core is told of the new height.
+        """
+        if self._parts.driver.height == height - 1 > 0:
+            self.challenges.end_height(self._parts.driver.agreement)
         waiting, self._unproved = self._unproved, []
         for found_at, evidence in waiting:
             if not self.accuse_with_headers(evidence) and found_at >= height:

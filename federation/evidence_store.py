@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from federation.canonical import NotCanonical, canonical_json, strict_loads
-from federation.consensus.messages import Evidence
+from federation.consensus.messages import Evidence, GetCertificate
+from federation.consensus.votes import Vote
 from federation.files import FileLayer
 from federation.members import MemberSet
 
@@ -23,6 +24,8 @@ EVIDENCE_NAME: Final = "evidence.jsonl"
 """The file's name in a member's folder."""
 EVIDENCE_MAX: Final = 1_000
 PER_MEMBER_AND_HOUR_MAX: Final = 10
+UNANSWERED: Final = 4
+"""Class of a challenge that was not answered (C57), after the three of C56."""
 HOUR_MS: Final = 3_600_000
 _NUMBERS: Final = ("member", "height", "class")
 
@@ -82,7 +85,42 @@ class EvidenceStore:
         Raises:
             OSError: the disk refused; it is kept and shown until the process ends.
         """
-        if self.is_known(member, height, evidence) or not self.has_room(member):
+        bodies = {"first": evidence.first.hex(), "second": evidence.second.hex()}
+        return self._add(member, height, int(evidence.kind), bodies, params_root)
+
+    def has_unanswered(self, member: int, height: int) -> bool:
+        """Whether an unanswered challenge of the member and height is stored."""
+        return (member, height, UNANSWERED) in self._keys
+
+    def add_unanswered(
+        self,
+        vote: Vote,
+        request: GetCertificate,
+        asked_s: tuple[int, int],
+        *,
+        params_root: bytes,
+    ) -> bool:
+        """Store that a member did not show the votes its own vote rests on (C57).
+
+        Args:
+            asked_s: from when until when it was asked, seconds since 1970.
+        Returns:
+            False when one is stored already or there is no room.
+        Raises:
+            OSError: as `add`.
+        """
+        said = {
+            "first": vote.encode().hex(),
+            "second": request.encode().hex(),
+            "asked_s": asked_s[0],
+            "until_s": asked_s[1],
+        }
+        return self._add(vote.member, vote.height, UNANSWERED, said, params_root)
+
+    def _add(
+        self, member: int, height: int, kind: int, said: dict[str, Any], params_root: bytes
+    ) -> bool:
+        if (member, height, kind) in self._keys or not self.has_room(member):
             return False
         line = {
             "genesis": self._genesis.hex(),
@@ -90,9 +128,8 @@ class EvidenceStore:
             "member": member,
             "block_key": self._members.members[member].block_key.hex(),
             "height": height,
-            "class": int(evidence.kind),
-            "first": evidence.first.hex(),
-            "second": evidence.second.hex(),
+            "class": kind,
+            **said,
         }
         if params_root:
             line["params_root"] = params_root.hex()
@@ -101,6 +138,11 @@ class EvidenceStore:
         self._added_ms.setdefault(member, deque()).append(self._now_ms())
         self._append(canonical_json(line) + b"\n")
         return True
+
+    @property
+    def folder(self) -> Path:
+        """Where the file is."""
+        return self._path.parent
 
     def all(self) -> list[dict[str, Any]]:
         """Every piece of evidence, oldest first, as JSON objects."""

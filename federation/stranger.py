@@ -8,13 +8,14 @@ Source: consensus:C56, consensus:C58, consensus:A1, N26.
 """
 
 from dataclasses import dataclass
-from typing import Any, Final, Self
+from typing import Any, Final, NoReturn, Self
 
 from federation.config import FederationFile
 from federation.consensus.encoding import NIL, InvalidMessage, MessageReader
 from federation.consensus.evidence import check_evidence
 from federation.consensus.messages import Evidence, EvidenceClass
 from federation.consensus.votes import BlockSignature, Certificate, Vote, VoteType
+from federation.evidence_store import UNANSWERED
 from federation.header_signatures import read_header, signatures_in, verified_signatures
 from federation.members import MemberSet
 from federation.production import check_committed
@@ -247,6 +248,8 @@ def _read_claim(plain: dict[str, Any], stranger: Stranger) -> tuple[int, int, Ev
         raise NotProved(f"there is no member {member} in this federation")
     if plain.get("block_key") != stranger.members.members[member].block_key.hex():
         raise NotProved(f"block_key is not that of member {member}")
+    if kind == UNANSWERED:
+        _refuse_unanswered(plain, member, stranger)
     if kind not in [int(known) for known in CLASS_WORDS]:
         raise NotProved(f"class {kind} is none of C56")
     try:
@@ -254,6 +257,22 @@ def _read_claim(plain: dict[str, Any], stranger: Stranger) -> tuple[int, int, Ev
     except (KeyError, TypeError, ValueError):
         raise NotProved("first or second is missing or no hex") from None
     return member, height, Evidence(EvidenceClass(kind), bodies[0], bodies[1])
+
+
+def _refuse_unanswered(plain: dict[str, Any], member: int, stranger: Stranger) -> NoReturn:
+    """Say what a challenge is worth: a debt of its member, and nothing that is proved (C57)."""
+    try:
+        vote = Vote.read(MessageReader(bytes.fromhex(plain["first"])))
+    except (KeyError, TypeError, ValueError, InvalidMessage):
+        raise NotProved("an unanswered challenge without a vote") from None
+    digest = vote.digest(stranger.params.genesis_hash, stranger.params_root)
+    is_signed = stranger.verifier().check_message(member, digest, vote.signature).good
+    if vote.member != member or not is_signed:
+        raise NotProved("an unanswered challenge over a vote that the member has not signed")
+    raise NotProved(
+        f"an unanswered challenge is a claim of the one who asked: {describe_vote(vote)} obliges "
+        "its signer to show the prevotes it rests on, and whoever holds them can still do so"
+    )
 
 
 def _signed_votes(

@@ -53,6 +53,8 @@ COMMANDS = (
     "member start",
     "member stop",
     "member kill",
+    "member unhalt",
+    "member resume-at",
     "mine",
     "wallet create",
     "wallet restore",

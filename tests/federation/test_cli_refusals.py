@@ -24,6 +24,8 @@ NEEDS_A_FEDERATION = (
     "member start m0",
     "member stop m0",
     "member kill m0",
+    "member unhalt m0",
+    "member resume-at m0 5",
     "mine 1",
     "fault kill m0",
     "fault pause m0 --for 1",
