@@ -2,21 +2,18 @@
 
 The contract with the shell is at the top of `federation.consensus.effects`.
 
-Source: consensus:4, consensus:C50, consensus:C54, consensus:C60, consensus:C70 to consensus:C76.
+Source: consensus:4, consensus:C38, consensus:C60, consensus:C70 to consensus:C76.
 """
 
-from typing import Final, assert_never
+from typing import assert_never
 
 from federation.consensus.effects import (
     Broadcast,
-    CatchUp,
     Connect,
     Effect,
     ForgetBlocks,
     LookUpCertificate,
     Send,
-    SendFinal,
-    SetTimer,
 )
 from federation.consensus.encoding import NIL, InvalidMessage
 from federation.consensus.events import (
@@ -61,7 +58,7 @@ from federation.consensus.records import (
 )
 from federation.consensus.roll_call import RollCallDesk
 from federation.consensus.state_machine import Agreement
-from federation.consensus.status import own_status, replies
+from federation.consensus.status import StatusDesk
 from federation.consensus.votes import (
     BlockMessage,
     BlockSignature,
@@ -71,8 +68,6 @@ from federation.consensus.votes import (
     VoteType,
 )
 from federation.members import MemberSet
-
-GOSSIP_TIMER: Final = Timer(kind=TimerKind.GOSSIP)
 
 
 class Driver:
@@ -101,9 +96,7 @@ class Driver:
         self._agreement: Agreement | None = None
         self._peers: dict[PeerId, Status | None] = {}
         self._desk = RollCallDesk(vote_key, self.pen)
-        self._status_ms: int | None = None
-        self._status_shown: tuple[int, int, int, bytes] | None = None
-        self._is_status_due = False
+        self._status = StatusDesk(times, self.pen, self._peers)
 
     # --- what the shell may read
 
@@ -148,9 +141,8 @@ class Driver:
         """Whether a message can still matter; ask before verifying its signatures."""
         match message:
             case Vote() | Proposal() | Certificate() | BlockSignature() | BlockMessage():
-                height = message.vote.height if isinstance(message, Proposal) else message.height
-                if self._agreement is None or height != self.height:
-                    return self._agreement is not None and height == self.height + 1
+                if self._agreement is None or message.height != self.height:
+                    return self._agreement is not None and message.height == self.height + 1
                 return self._wants_now(message, self._agreement)
             case _:
                 return True
@@ -188,7 +180,7 @@ class Driver:
         self._dispatch(event)
         if self._agreement is not None:
             self._agreement.settle(event.now_ms)
-            self._keep_status_fresh(event.now_ms)
+            self._status.keep_fresh(self._agreement, event.now_ms, abstaining=self.is_abstaining)
         return tuple(self.pen.out)
 
     def _dispatch(self, event: Event) -> None:
@@ -201,7 +193,7 @@ class Driver:
                 self._on_message(event.sender, event.message, event.now_ms)
             case PeerConnected():
                 self._peers[event.peer] = None
-                self._is_status_due = True
+                self._status.is_due = True
                 self._desk.greet(event.peer)
             case PeerDisconnected():
                 self._peers.pop(event.peer, None)
@@ -224,14 +216,7 @@ class Driver:
     ) -> None:
         """Events of one height; those of another one are stale."""
         agreement = self._agreement
-        match event:
-            case VoteSigned():
-                height = event.vote.height
-            case BlockSigned():
-                height = event.signature.height
-            case _:
-                height = event.height
-        if agreement is None or height != agreement.height:
+        if agreement is None or event.height != agreement.height:
             return
         match event:
             case WorkAvailable():
@@ -256,7 +241,8 @@ class Driver:
             case Vote() | Proposal() | Certificate() | BlockSignature():
                 self._on_signed(sender, message)
             case Status():
-                self._on_status(sender, message, now_ms)
+                if self._agreement is not None:
+                    self._status.on_status(sender, message, self._agreement, now_ms)
             case GetBlock(height, block_hash):
                 agreement = self._agreement
                 block = agreement.blocks.get(block_hash) if agreement is not None else None
@@ -282,8 +268,7 @@ class Driver:
         self, sender: PeerId, message: Vote | Proposal | Certificate | BlockSignature
     ) -> None:
         agreement = self._agreement
-        height = message.vote.height if isinstance(message, Proposal) else message.height
-        if agreement is None or height != agreement.height:
+        if agreement is None or message.height != agreement.height:
             return
         self._desk.look_for_own(message, agreement.me)
         match message:
@@ -312,14 +297,12 @@ class Driver:
             if request.type is VoteType.PREVOTE:
                 held = keeper.pol(request.round, request.block_hash)
             else:
-                commits = (c for c in keeper.commits() if c.block_hash == request.block_hash)
-                held = next(commits, None)
+                held = keeper.commit(request.block_hash)
         self.pen.emit(Send(sender, held) if held else LookUpCertificate(sender, request))
 
     def _on_timer(self, timer: Timer) -> None:
         if timer.kind is TimerKind.GOSSIP:
-            self._is_status_due = True
-            self._ask_to_catch_up()
+            self._status.on_gossip_timer(self.height)
         elif timer.kind is TimerKind.ROLLCALL:
             self._desk.call_roll()
         elif self._agreement is not None and timer.height == self._agreement.height:
@@ -370,46 +353,3 @@ class Driver:
         if agreement.is_open:
             agreement.is_closed = True
             self.pen.emit(Connect(event.height, event.block_hash))
-
-    # --- status exchange
-
-    def _on_status(self, peer: PeerId, status: Status, now_ms: int) -> None:
-        """C51: reply with what the peer lacks."""
-        agreement = self._agreement
-        if agreement is None:
-            return
-        self._peers[peer] = status
-        is_settled = now_ms - agreement.started_ms >= self.times.gossip_interval_ms
-        if status.height == agreement.height:
-            for message in replies(agreement, status):
-                self.pen.emit(Send(peer, message))
-        elif status.height < agreement.height:
-            if is_settled or status.height < agreement.height - 1:
-                # C51.1; a retired member helps the new set over the border so (C84).
-                self.pen.emit(SendFinal(peer, status.height, 1))
-        elif is_settled or status.height > agreement.height + 1:
-            self.pen.emit(CatchUp(peer, status.height))  # C54
-
-    def _ask_to_catch_up(self) -> None:
-        for peer, status in self._peers.items():
-            if status is not None and status.height > self.height:
-                self.pen.emit(CatchUp(peer, status.height))
-                return
-
-    def _keep_status_fresh(self, now_ms: int) -> None:
-        """C50: each gossip interval, and soon after a change, but not more often than a quarter."""
-        agreement = self.agreement
-        shown = (agreement.height, agreement.round, int(agreement.step), agreement.decided_hash)
-        is_changed = shown != self._status_shown
-        if not is_changed and not self._is_status_due:
-            return
-        quarter_ms = self.times.gossip_interval_ms // 4
-        since_ms = quarter_ms if self._status_ms is None else now_ms - self._status_ms
-        if since_ms >= quarter_ms:
-            self._is_status_due = False
-            self._status_ms, self._status_shown = now_ms, shown
-            self.pen.emit(Broadcast(own_status(agreement, abstaining=self.is_abstaining)))
-            self.pen.emit(SetTimer(GOSSIP_TIMER, self.times.gossip_interval_ms))
-        elif not self._is_status_due:
-            self._is_status_due = True
-            self.pen.emit(SetTimer(GOSSIP_TIMER, quarter_ms - since_ms))

@@ -181,6 +181,11 @@ class VoteSigned:
     now_ms: int
     vote: Vote
 
+    @property
+    def height(self) -> int:
+        """The height voted at."""
+        return self.vote.height
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlockSigned:
@@ -188,6 +193,11 @@ class BlockSigned:
 
     now_ms: int
     signature: BlockSignature
+
+    @property
+    def height(self) -> int:
+        """The height signed."""
+        return self.signature.height
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

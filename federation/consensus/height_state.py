@@ -194,7 +194,7 @@ class HeightState:
         if vote.type is VoteType.PROPOSAL:
             proposal = Proposal(vote, certificate)
             self.pen.emit(Broadcast(proposal))
-            self.broadcast_block(vote.block_hash)
+            self._broadcast_block(vote.block_hash)
             self.on_proposal(proposal, None)
             return
         self.pen.emit(Broadcast(vote))
@@ -362,7 +362,7 @@ class HeightState:
         hashes += [proposal.vote.block_hash for proposal in self.proposals.values()]
         return hashes
 
-    def broadcast_block(self, block_hash: bytes) -> None:
+    def _broadcast_block(self, block_hash: bytes) -> None:
         """Send the bytes of an own proposal to everyone (C21)."""
         block = self.blocks.get(block_hash)
         if block is not None:
@@ -377,17 +377,13 @@ class HeightState:
             if status is None or status.height != self.height or status.valid_round < pol.round:
                 self.pen.emit(Send(peer, pol))
 
-    def _start_wait(self, kind: TimerKind) -> bool:
+    def _set_timer_once(self, kind: TimerKind, after_ms: int) -> bool:
+        """Set a timer that does not run yet; answers whether it did not."""
         if kind in self._waiting:
             return False
         self._waiting.add(kind)
-        self._set_timer(kind, self.times.timeout_ms(self.round))
+        self._set_timer(kind, after_ms)
         return True
-
-    def _set_timer_once(self, kind: TimerKind, after_ms: int) -> None:
-        if kind not in self._waiting:
-            self._waiting.add(kind)
-            self._set_timer(kind, after_ms)
 
     def _set_timer(self, kind: TimerKind, after_ms: int) -> None:
         is_of_round = kind not in (TimerKind.START, TimerKind.FETCH)

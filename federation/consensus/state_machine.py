@@ -75,7 +75,7 @@ class Agreement(HeightState):
         if self._propose_valid_value():
             return
         self.on_block(block_hash, data, is_empty=False, is_own=True)
-        self._propose(block_hash, -1, None)
+        self._sign(VoteType.PROPOSAL, block_hash, -1, None)
 
     # --- start and rounds
 
@@ -145,11 +145,8 @@ class Agreement(HeightState):
         pol = self.keeper.pol(self.valid_round, self.valid_hash)
         if self.valid_hash == NIL or pol is None or not self.blocks.have(self.valid_hash):
             return False
-        self._propose(self.valid_hash, self.valid_round, pol)
+        self._sign(VoteType.PROPOSAL, self.valid_hash, self.valid_round, pol)
         return True
-
-    def _propose(self, block_hash: bytes, valid_round: int, pol: Certificate | None) -> None:
-        self._sign(VoteType.PROPOSAL, block_hash, valid_round, pol)
 
     # --- prevote
 
@@ -211,7 +208,7 @@ class Agreement(HeightState):
         """C26, L34: k members are past their prevote; wait a while for a quorum on one value."""
         if self.step is not Step.PREVOTE or not self.keeper.reached(self.round, VoteType.PREVOTE):
             return False
-        return self._start_wait(TimerKind.PREVOTE)
+        return self._set_timer_once(TimerKind.PREVOTE, self.times.timeout_ms(self.round))
 
     # --- precommit
 
@@ -269,7 +266,7 @@ class Agreement(HeightState):
             return True
         if not self.keeper.reached(self.round, VoteType.PRECOMMIT):
             return False
-        return self._start_wait(TimerKind.PRECOMMIT)
+        return self._set_timer_once(TimerKind.PRECOMMIT, self.times.timeout_ms(self.round))
 
     def c32_skip(self) -> bool:
         """C32, L55: s other members are in a later round."""
@@ -311,7 +308,9 @@ class Agreement(HeightState):
         """C36: the only place where a block signature is made: after the decision."""
         if self.step is not Step.DECIDED or self.is_released or self.me is None:
             return False
-        commit = next(c for c in self.keeper.commits() if c.block_hash == self.decided_hash)
+        commit = self.keeper.commit(self.decided_hash)
+        if commit is None:
+            return False
         if self.pen.signed_another_block(self.height, self.decided_hash):
             signed = self.pen.image.commit
             first = signed.encode() if signed else self.pen.image.block_signature[1]

@@ -1,16 +1,73 @@
 """Status exchange: what a member holds, and what it sends to one that holds less.
 
-Source: consensus:4.7, consensus:C50 to consensus:C53.
+Source: consensus:4.7, consensus:C50 to consensus:C54, consensus:C84.
 """
 
 from typing import Final
 
+from federation.consensus.effects import Broadcast, CatchUp, Send, SendFinal, SetTimer
 from federation.consensus.encoding import NIL
+from federation.consensus.events import ConsensusTimes, PeerId, Timer, TimerKind
 from federation.consensus.height_state import HeightState
 from federation.consensus.messages import Message, Status, StatusFlag
+from federation.consensus.pen import Pen
 from federation.consensus.votes import NO_SIGNATURE, Vote, VoteType
 
 REPLIES_MAX: Final = 64  # C53
+GOSSIP_TIMER: Final = Timer(kind=TimerKind.GOSSIP)
+
+
+class StatusDesk:
+    """Says what this member holds, answers what others say, tells who is ahead.
+
+    Args:
+        peers: the newest STATUS of each connected peer; owned by the driver.
+    """
+
+    def __init__(self, times: ConsensusTimes, pen: Pen, peers: dict[PeerId, Status | None]) -> None:
+        self._times, self._pen, self._peers = times, pen, peers
+        self.is_due = False
+        self._sent_ms: int | None = None
+        self._shown: tuple[int, int, int, bytes] | None = None
+
+    def on_status(self, peer: PeerId, status: Status, state: HeightState, now_ms: int) -> None:
+        """C51: reply with what the peer lacks."""
+        self._peers[peer] = status
+        is_settled = now_ms - state.started_ms >= self._times.gossip_interval_ms
+        if status.height == state.height:
+            for message in replies(state, status):
+                self._pen.emit(Send(peer, message))
+        elif status.height < state.height:
+            if is_settled or status.height < state.height - 1:
+                # C51.1; a retired member helps the new set over the border so (C84).
+                self._pen.emit(SendFinal(peer, status.height, 1))
+        elif is_settled or status.height > state.height + 1:
+            self._pen.emit(CatchUp(peer, status.height))  # C54
+
+    def on_gossip_timer(self, height: int) -> None:
+        """C50, C54: STATUS is due; ask the first peer that is ahead."""
+        self.is_due = True
+        for peer, status in self._peers.items():
+            if status is not None and status.height > height:
+                self._pen.emit(CatchUp(peer, status.height))
+                return
+
+    def keep_fresh(self, state: HeightState, now_ms: int, *, abstaining: bool) -> None:
+        """C50: each gossip interval, and soon after a change, but not more often than a quarter."""
+        shown = (state.height, state.round, int(state.step), state.decided_hash)
+        is_changed = shown != self._shown
+        if not is_changed and not self.is_due:
+            return
+        quarter_ms = self._times.gossip_interval_ms // 4
+        since_ms = quarter_ms if self._sent_ms is None else now_ms - self._sent_ms
+        if since_ms >= quarter_ms:
+            self.is_due = False
+            self._sent_ms, self._shown = now_ms, shown
+            self._pen.emit(Broadcast(own_status(state, abstaining=abstaining)))
+            self._pen.emit(SetTimer(GOSSIP_TIMER, self._times.gossip_interval_ms))
+        elif not self.is_due:
+            self.is_due = True
+            self._pen.emit(SetTimer(GOSSIP_TIMER, quarter_ms - since_ms))
 
 
 def own_status(state: HeightState, *, abstaining: bool) -> Status:

@@ -148,6 +148,10 @@ class VoteKeeper:
         """All COMMIT certificates held; two of them are a fork (C60)."""
         return [self._commits[block_hash] for block_hash in sorted(self._commits)]
 
+    def commit(self, block_hash: bytes) -> Certificate | None:
+        """The COMMIT certificate of a block, if it is held."""
+        return self._commits.get(block_hash)
+
     def reached(self, round_number: int, vote_type: VoteType) -> bool:
         """Whether k members are at or past (round, type), whatever they signed there (C13)."""
         target = (round_number, int(vote_type))
@@ -228,16 +232,15 @@ class VoteKeeper:
             return conflict_of(other, vote)
         if vote.block_hash == NIL or vote.type is VoteType.PROPOSAL:
             return None
-        if vote.type is VoteType.PREVOTE:
-            lock = self._last_precommits.get(vote.member)
-            return conflict_of(lock, vote) if lock else None
         lock = self._last_precommits.get(vote.member)
+        if vote.type is VoteType.PREVOTE:
+            return conflict_of(lock, vote) if lock else None
         if lock is None or lock.round < vote.round:
             self._last_precommits[vote.member] = vote
-        for (_, vote_type), by_member in sorted(self._votes.items()):
-            if vote_type == VoteType.PREVOTE:
-                for prevote in by_member.get(vote.member, ()):
-                    evidence = conflict_of(vote, prevote)
-                    if evidence:
-                        return evidence
-        return None
+        found = (
+            conflict_of(vote, prevote)
+            for (_, vote_type), by_member in sorted(self._votes.items())
+            if vote_type == VoteType.PREVOTE
+            for prevote in by_member.get(vote.member, ())
+        )
+        return next((evidence for evidence in found if evidence is not None), None)

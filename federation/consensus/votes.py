@@ -235,6 +235,11 @@ class Proposal:
     vote: Vote
     certificate: Certificate | None
 
+    @property
+    def height(self) -> int:
+        """The height of the vote."""
+        return self.vote.height
+
     def encode(self) -> bytes:
         """110 bytes, then the certificate if there is one."""
         return self.vote.encode() + (self.certificate.encode() if self.certificate else b"")

@@ -44,8 +44,12 @@ CORE_FILES = (
     "state_machine.py",
     "height_state.py",
     "vote_keeper.py",
+    "block_store.py",
+    "pen.py",
+    "roll_call.py",
     "driver.py",
 )
+"""What decides; messages, records, evidence and status exchange are data and courtesy."""
 
 
 @functools.cache
@@ -110,12 +114,12 @@ def test_lists_of_rules_are_those_of_the_specification() -> None:
     assert set(re.findall(r"\*\*(N\d+)\*\*", joints.read_text("utf-8"))) == set(JOINTS)
 
 
-def test_core_is_about_a_thousand_lines_of_code() -> None:
-    """Blank lines, docstrings, comments and imports apart."""
-    lines = 0
+def test_core_is_about_a_thousand_statements() -> None:
+    """Docstrings, comments and imports apart."""
+    count = 0
     for name in CORE_FILES:
-        text = (CODE / "consensus" / name).read_text("utf-8")
-        code = re.sub(r'"""[\s\S]*?"""|^from \S+ import (\([^)]*\)|.*)$', "", text, flags=re.M)
-        stripped = (line.strip() for line in code.splitlines())
-        lines += sum(bool(line) and not line.startswith("#") for line in stripped)
-    assert lines <= 1_050
+        for node in ast.walk(ast.parse((CODE / "consensus" / name).read_text("utf-8"))):
+            is_text = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+            is_import = isinstance(node, ast.Import | ast.ImportFrom)
+            count += isinstance(node, ast.stmt) and not is_text and not is_import
+    assert count <= 1_020
