@@ -131,15 +131,18 @@ def _register_processes(group: click.Group) -> None:
     @click.argument("member")
     @click.option("--seed", type=click.IntRange(0, 2**31 - 1), help="Which lies are told to whom.")
     @for_option
+    @anyway_option
     async def equivocate(
-        session: Session, *, member: str, seed: int | None, for_ms: int | None
+        session: Session, *, member: str, seed: int | None, for_ms: int | None, anyway: bool
     ) -> None:
         """Have a liar with the member's keys run in its place: two truths for everything.
 
         Afterwards the member is started as restored: it abstains until the others have shown it
         what was signed in its name. The evidence against it stays.
         """
-        injection = _faults(session).equivocate(member, for_s=_seconds(for_ms), seed=seed)
+        injection = _faults(session).equivocate(
+            member, for_s=_seconds(for_ms), seed=seed, anyway=anyway
+        )
         await _begin(session, injection, f"a liar in place of {member}", for_ms)
 
 
@@ -287,7 +290,7 @@ async def _begin(session: Session, injection: Injection, what: str, for_ms: int 
     }
     text = f"{injection.id}: {what}"
     if injection.unreached:
-        text += f"\nnot told, as they do not run: {', '.join(injection.unreached)}"
+        text += f"\nnot told, as they do not answer: {', '.join(injection.unreached)}"
     _done(session, facts, text, for_ms)
 
 

@@ -25,7 +25,7 @@ class Injection:
 
     Attributes:
         id: names it in `Faults.active` and `Faults.heal`.
-        unreached: members that do not run and were not told.
+        unreached: members that do not answer and were not told.
     """
 
     def __init__(

@@ -116,13 +116,23 @@ class Faults:
         return self._process(ProcessFault.PAUSE, member, for_s, strike)
 
     def equivocate(
-        self, member: str, for_s: float | None = None, *, seed: int | None = None
+        self,
+        member: str,
+        for_s: float | None = None,
+        *,
+        seed: int | None = None,
+        anyway: bool = False,
     ) -> Injection:
-        """A liar with the member's keys runs in its place; then the member, as restored (C70)."""
+        """A liar with the member's keys runs in its place; then the member, as restored (C70).
+
+        Args:
+            seed: chooses which lies are told to whom.
+            anyway: as `wipe`.
+        """
         chosen = secrets.randbelow(2**31) if seed is None else seed
 
         async def strike(name: str) -> None:
-            self.require_allowed()
+            await self._spare_quorum(name, anyway)
             await self._processes.equivocate(name, seed=chosen)
 
         return self._process(ProcessFault.EQUIVOCATE, member, for_s, strike)
@@ -297,26 +307,36 @@ class Faults:
         concerned = {index for index, _ in orders}
 
         async def begin(injection: Injection) -> None:
+            told: set[int] = set()
             members = {member.index: member for member in self._reachable()}
-            injection.unreached = tuple(self._names()[i] for i in sorted(concerned - set(members)))
-            if not concerned & set(members):
-                raise LocalError(f"{' and '.join(injection.unreached)}: not running or paused")
             for number, (index, order) in enumerate(orders):
-                if index in members:
-                    plain = {**order, "id": f"{injection.id}.{number}", "for_ms": for_ms}
-                    try:
+                plain = {**order, "id": f"{injection.id}.{number}", "for_ms": for_ms}
+                try:
+                    if index in members:
                         await self._ask(members[index], "setfault", plain)
-                    except BaseException:
-                        await end(injection)
-                        raise
+                        told.add(index)
+                except Unavailable:
+                    del members[index]  # it is being started, or has just ended
+                except BaseException:
+                    await end(injection)
+                    raise
+            injection.unreached = tuple(self._names()[i] for i in sorted(concerned - told))
+            if not told:
+                raise LocalError(f"{' and '.join(injection.unreached)}: not running or paused")
 
         async def end(injection: Injection) -> None:
+            unaware = []
+            for name in self._unreachable():
+                if self._member(name).index in concerned:
+                    unaware.append(name)  # frozen: it goes on with the fault once it thaws
             for member in self._reachable():
-                if member.index in concerned:
-                    try:
-                        await self._ask(member, "endfaults", injection.id)
-                    except LocalError:
-                        continue  # started anew meanwhile, or never allowed
+                if member.index in concerned and not await self._end_at(member, injection.id):
+                    unaware.append(member.name)
+            if unaware and not for_ms:
+                raise LocalError(
+                    f"{' and '.join(unaware)} did not hear of the end of {injection.id}: "
+                    "`fedpeg fault heal` ends it once they answer"
+                )
 
         return Injection(_new_id(), begin, end)
 
@@ -421,6 +441,16 @@ class Faults:
                 )
         return found
 
+    async def _end_at(self, member: LocalMember, fault_id: str) -> bool:
+        """End a fault at one member; False when it does not answer."""
+        try:
+            await self._ask(member, "endfaults", fault_id)
+        except LocalError:
+            return True  # it takes no orders, so it has no faults
+        except Unavailable:
+            return member.name not in self._federation.running()
+        return True
+
     async def _ask(self, member: LocalMember, method: str, *words: Any) -> Any:
         async with self._federation.member_client(member, timeout_s=ORDER_TIMEOUT_S) as client:
             try:
@@ -442,6 +472,10 @@ class Faults:
             for m in state.members
             if m.name in running and m.name not in lying and not is_frozen(running[m.name])
         ]
+
+    def _unreachable(self) -> tuple[str, ...]:
+        """Members that run as themselves but are frozen."""
+        return tuple(n for n in self._processes.frozen() if n not in self._processes.lying())
 
     def _ways(self, groups: Sequence[Links]) -> frozenset[Way]:
         names = self._names()

@@ -109,7 +109,7 @@ class PeerNetwork:
         self._mismatched: set[int] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._greeting: dict[asyncio.Task[None], None] = {}  # oldest first
-        self._refused = 0
+        self._refused = self._failed_accepts = 0
         self._port: int | None = None
         self._group: asyncio.TaskGroup | None = None
         self.expected: frozenset[int] = frozenset()
@@ -246,12 +246,18 @@ class PeerNetwork:
                 try:
                     connection, _ = await loop.sock_accept(listener)
                 except OSError as error:  # out of descriptors, or the caller is gone already
-                    self._log.warning("accept_failed", error=str(error))
+                    self._failed_accepts += 1
+                    if _is_power_of_two(self._failed_accepts):
+                        count = self._failed_accepts
+                        self._log.warning("accept_failed", error=str(error), failed_so_far=count)
                     await asyncio.sleep(self._options.backoff_min_ms / 1000)
                     continue
                 if len(self._greeting) >= self._options.handshakes_max:
-                    next(iter(self._greeting)).cancel()  # the oldest that has not said hello
+                    oldest = next(iter(self._greeting))  # that has not said hello
+                    self._forget_greeting(oldest)  # or a burst would cancel the same one again
+                    oldest.cancel()
                     self._refuse("too many at once")
+                    await asyncio.sleep(0)  # let it close its socket before the next is taken
                 task = self._start(self._serve(connection, context, lower))
                 # Callbacks run also when the task is cancelled before its first step.
                 self._greeting[task] = None
@@ -478,7 +484,7 @@ class PeerNetwork:
         self._refused += 1
         self._settle_greeting()
         # One line for every power of two: a stranger must not be able to fill the disk.
-        if self._refused & (self._refused - 1) == 0:
+        if _is_power_of_two(self._refused):
             self._log.warning(
                 "link_refused", reason=reason, member=member, refused_so_far=self._refused
             )
@@ -492,6 +498,10 @@ class PeerNetwork:
 
     def _now_ms(self) -> int:
         return int(asyncio.get_running_loop().time() * 1000)
+
+
+def _is_power_of_two(count: int) -> bool:
+    return count & (count - 1) == 0
 
 
 def _close_socket(connection: socket.socket, _: "asyncio.Task[None]") -> None:

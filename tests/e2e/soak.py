@@ -208,12 +208,12 @@ class Soak:
     # ---- faults ----
 
     async def _suffer(
-        self, dice: random.Random, draw: Callable[[random.Random], tuple[str, Any]]
+        self, dice: random.Random, draw: Callable[[random.Random, float], tuple[str, Any]]
     ) -> None:
         while self._goes_on:
             await asyncio.sleep(dice.uniform(0.5, 4.0))
-            name, fault = draw(dice)
             for_s = dice.uniform(1.0, 8.0)
+            name, fault = draw(dice, for_s)
             try:
                 if isinstance(fault, Injection):
                     async with fault:
@@ -224,31 +224,30 @@ class Soak:
             except AWAY as error:
                 self.tally.refused[f"{name}: {str(error)[:80]}"] += 1
 
-    def _draw_links(self, dice: random.Random) -> tuple[str, Any]:
+    def _draw_links(self, dice: random.Random, for_s: float) -> tuple[str, Any]:
         names = list(MEMBERS)
         dice.shuffle(names)
-        one, rest = names[0], names[1:]
-        faults = self._faults
+        one, rest, faults = names[0], names[1:], self._faults
         drawn: dict[str, Injection] = {
-            "partition 1|3": faults.partition([one]),
-            "partition 2|2": faults.partition(names[:2], names[2:]),
-            "one way out": faults.one_way([one], rest),
-            "one way in": faults.one_way(rest, [one]),
-            "disconnect": faults.disconnect(f"{one}|{rest[0]}"),
-            "delay": faults.delay(one, delay_ms=dice.randrange(20, 400), jitter_ms=50),
-            "drop": faults.drop("all", percent=dice.randrange(1, 30)),
+            "partition 1|3": faults.partition([one], for_s=for_s),
+            "partition 2|2": faults.partition(names[:2], names[2:], for_s=for_s),
+            "one way out": faults.one_way([one], rest, for_s=for_s),
+            "one way in": faults.one_way(rest, [one], for_s=for_s),
+            "disconnect": faults.disconnect(f"{one}|{rest[0]}", for_s=for_s),
+            "delay": faults.delay(one, delay_ms=dice.randrange(20, 400), jitter_ms=50, for_s=for_s),
+            "drop": faults.drop("all", percent=dice.randrange(1, 30), for_s=for_s),
         }
         name = dice.choice(sorted(drawn))
         return name, drawn[name]
 
-    def _draw_member(self, dice: random.Random) -> tuple[str, Any]:
+    def _draw_member(self, dice: random.Random, for_s: float) -> tuple[str, Any]:
         member, seed = dice.choice(MEMBERS), dice.randrange(2**31)
         damage = dice.choice(list(Damage))
         jump_s = dice.choice((-3_600, -40, 40, 3_600))
         drawn: dict[str, Any] = {
             "kill": self._faults.kill(member),
             "pause": self._faults.pause(member),
-            "clock": self._faults.clock(member, jump_s),
+            "clock": self._faults.clock(member, jump_s, for_s=for_s),
             "wipe": lambda: self._wiped(member),
             "restore": lambda: self._restored(member),
             f"corrupt-journal {damage.value}": lambda: self._damaged(member, damage, seed),
