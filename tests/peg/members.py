@@ -175,6 +175,7 @@ class PegWorld:
         self.claimed_by: list[int] = []
         self.healthy = True
         self.halted: set[int] = set()
+        self.second_opinions: dict[int, str] = {}
         self.services = [self.service(member) for member in range(parameters.n)]
 
     def service(self, member: int) -> PegService:
@@ -207,6 +208,7 @@ class PegWorld:
             ),
             is_halted=lambda: member in self.halted,
             is_catching_up=lambda: member in self.catching_up,
+            second_opinion=lambda: self.second_opinions.get(member, ""),
         )
         return PegService(setup, ports)
 
