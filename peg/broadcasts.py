@@ -1,8 +1,9 @@
 """Assembled batches on their way into Bitcoin: sent, kept, sent again until they are deep.
 
-Any version that was ever assembled may confirm; nothing here decides which one did.
+Any version that was ever assembled may confirm; nothing here decides which one did. Members never
+pay for a parent by a child (P37): only the ladder bumps, and nothing here spends an own output.
 
-Source: peg:P29, peg:P34, peg:P35.
+Source: peg:P29, peg:P34, peg:P35, peg:P37.
 """
 
 from dataclasses import dataclass

@@ -18,6 +18,7 @@ from sidechain.primitives.parent import ParentTx
 from sidechain.primitives.transaction import OutPoint
 
 BATCH_VERSION = 3
+"""TRUC where nodes enforce it: at most one child, of 1,000 vB; not relied on (P27, P29)."""
 BATCH_SEQUENCE = 0xFFFFFFFD
 MARKER_BYTES = 42
 EMERGENCY_LANE = 0xF0

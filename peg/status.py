@@ -21,6 +21,7 @@ from sidechain.primitives.address import encode_address
 from sidechain.primitives.transaction import OutPoint
 
 BATCHES_SHOWN = 10
+UNCONFIRMED_NOTE = "the payment cannot be spent by an ordinary wallet before it confirms (P28)"
 
 
 def hash_hex(hash_bytes: bytes) -> str:
@@ -181,6 +182,7 @@ def burn_json(
         if payment is not None
         else latest_clock(facts, parameters, clock=clock, now_sats=rate),
         "batch": None if facts.batch is None else batch_json(facts.batch),
+        "note": UNCONFIRMED_NOTE if now.status == "BATCHED" else None,
         "txid": None if payment is None else hash_hex(payment.txid),
         "vout": None if payment is None else payment.vout,
         "depth": None if payment is None else payment.depth,

@@ -18,6 +18,11 @@ SEEDS = range(20)
 STEPS = 120
 POOR: dict[str, Any] = {"anchor_sats": 52_000, "rates": (100_000,), "reorganises": False}
 """A pool that pays for one batch at best, while Bitcoin is dear."""
+AGED: dict[str, Any] = {
+    "parameters": replace(LOCAL, csv=50, sweep_window=30, csv_stop=5),
+    "reorganises": False,
+}
+"""Coins that have to be swept again and again."""
 TIGHT: dict[str, Any] = {
     "parameters": replace(
         LOCAL,
@@ -38,7 +43,7 @@ async def test_life_keeps_every_invariant_and_pays_everybody(seed: int) -> None:
         assert not simulation.unpaid(), "I11"
 
 
-@pytest.mark.parametrize("life", [POOR, TIGHT])
+@pytest.mark.parametrize("life", [POOR, TIGHT, AGED])
 @pytest.mark.parametrize("seed", range(5))
 async def test_life_under_want_keeps_every_invariant(life: dict[str, Any], seed: int) -> None:
     await Simulation(seed, **life).run(STEPS)
@@ -47,6 +52,7 @@ async def test_life_under_want_keeps_every_invariant(life: dict[str, Any], seed:
 async def test_lives_are_worth_their_name() -> None:
     """The seeds together contain resets, payouts, several versions and oversize burns."""
     resets = paid = versions = 0
+    kinds: set[str] = set()
     for seed in SEEDS:
         simulation = Simulation(seed)
         await simulation.run(60)
@@ -54,9 +60,12 @@ async def test_lives_are_worth_their_name() -> None:
         lane = simulation.view.lane
         paid += 0 if lane is None else len(lane.paid)
         versions += len(simulation.versions)
+        records = simulation.ledger.history.governance.records
+        kinds |= {type(at.record).__name__ for at in records}
     assert resets >= 3
     assert paid >= 20
     assert versions >= 60
+    assert len(kinds) == 8, kinds
 
 
 async def is_caught(**life: Any) -> bool:
