@@ -250,7 +250,8 @@ async def _find(wallets: Any, peg_id: str) -> tuple[list[Any], list[Any]]:
 def _line(view: dict[str, Any], text: str) -> str:
     amount = "" if view["amount_sats"] is None else show_btc(view["amount_sats"])
     owner = view["wallet"] or f"{view['to'][:9]}…"
-    return f"{view['id'] or '-':<8} {owner:<12} {amount:>12}  {text}"
+    warning = f" [{view['warning']}]" if view.get("warning") else ""
+    return f"{view['id'] or '-':<8} {owner:<12} {amount:>12}  {text}{warning}"
 
 
 def _register_audit(group: click.Group) -> None:

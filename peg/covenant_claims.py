@@ -254,9 +254,8 @@ class CovenantClaims:
         commitment = self._ledger.history.previous_commitment
         if commitment is None or not self._parent.is_active(commitment.block_hash):
             return False
-        self._cut_to_best_chain()
         oldest = max(self._parent.base_height, commitment.height - self._age_limit)
-        if self._watch.next_height() < oldest:
+        if not self._cut_to_best_chain() or self._watch.next_height() < oldest:
             self._watch.start(oldest)
             # From there on every block is read with all scripts known so far.
             self._pass = None
@@ -437,13 +436,13 @@ class CovenantClaims:
         attempt = self._attempts.get(deposit.outpoint)
         return attempt is None or attempt.at != (history.height, self._parent.tip_hash)
 
-    def _cut_to_best_chain(self) -> None:
+    def _cut_to_best_chain(self) -> bool:
+        """Forget blocks that left the best chain; whether a block is left to go on from."""
         height = self._watch.height
-        while height >= self._watch.lowest and height >= 0:
-            if self._watch.hash_at(height) == self._parent.hash_at(height):
-                break
-            height -= 1
+        while height >= 0 and self._watch.hash_at(height) != self._parent.hash_at(height):
+            height = height - 1 if height > self._watch.lowest else -1
         self._watch.cut_above(height)
+        return height >= 0
 
     def _address_script(self, claim_script: bytes) -> bytes:
         for pair in self._ports.valid_scripts():

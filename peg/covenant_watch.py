@@ -111,8 +111,6 @@ class CovenantWatch:
         """Forget blocks above a height, as when another branch begins there."""
         for above in [known for known in self._hashes if known > height]:
             del self._hashes[above]
-        if not self._hashes:
-            self._next = height + 1
         for outpoint in [key for key, found in self._deposits.items() if found.height > height]:
             del self._deposits[outpoint]
 

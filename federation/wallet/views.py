@@ -105,6 +105,7 @@ class PegViews:
             "height": pegin.final_height,
             "reason": found.reason,
             "next": found.next_step,
+            "warning": "" if found.stage == "final" else self._worker.script_warning(pegin.target),
         }
 
     def unused_address(self, address: DepositAddress) -> dict[str, Any]:
@@ -124,6 +125,7 @@ class PegViews:
             "height": None,
             "reason": "",
             "next": "pay the address",
+            "warning": self._worker.script_warning(address),
         }
 
     def _standing(self, pegin: Pegin, missing: int | None) -> Standing:

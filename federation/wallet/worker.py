@@ -95,6 +95,7 @@ class PegWorker:
         self._reasons: dict[int, str] = {}
         self._verdicts: dict[int, Ripeness] = {}
         self._scripts: tuple[bytes, ...] = ()
+        self._scripts_at = -1
         self.info: PegInfo | None = None
 
     # ---- what the views show ----
@@ -189,6 +190,8 @@ class PegWorker:
         if not in_blocks:
             if self.info is None:
                 await self.peg_info()
+            if self._store.has_addresses and self._scripts_at != self._chain.tip_height:
+                await self._ask_scripts()
             return
         info = await self.peg_info()
         is_active = await self._is_committed_active(info)
@@ -315,9 +318,26 @@ class PegWorker:
         return verdict
 
     async def _ask_scripts(self) -> None:
+        at_height = self._chain.tip_height
         reply: Any = await self._members.call("getsidechaininfo")
         scripts = reply.get("current_fedpegscripts") or ()
+        self._scripts_at = at_height
         self._scripts = tuple(bytes.fromhex(script) for script in scripts)
+
+    def script_warning(self, target: DepositAddress) -> str:
+        """What to say of an address whose script was replaced and expires soon. Source: peg:C10."""
+        places = [
+            place
+            for place, script in enumerate(self._scripts)
+            if deposit_script(p2wsh(script), script, target.claim_script) == target.deposit_script
+        ]
+        if not places or places[0] == 0:
+            return ""
+        left = self._params.total_valid_epochs - 1 - places[-1]
+        if left > 1:
+            return ""
+        end = "at the end of this epoch" if left == 0 else "at the end of the next epoch"
+        return f"pay it no more: its script was replaced, and claims of deposits to it end {end}"
 
     def _is_script_valid(self, target: DepositAddress) -> bool:
         """Whether a claim could still be of this address. Source: peg:C10."""

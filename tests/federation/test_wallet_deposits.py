@@ -257,9 +257,21 @@ async def test_deposit_when_its_script_is_replaced_then_claimed_while_valid(worl
     own = world.params.fedpegscript.hex()
     world.bitcoin.pay(await script_of(world), DEPOSIT_SATS)
     await world.mine(2)
-    world.federation.fedpegscript_hex, world.federation.older_scripts = "51", (own,)
+    assert (await only(world))["warning"] == ""
+    epochs = world.params.total_valid_epochs
+    world.federation.fedpegscript_hex = "51"
+    for older, words in (
+        (("51",) * (epochs - 4) + (own,), ""),
+        (("51",) * (epochs - 3) + (own,), "end at the end of the next epoch"),
+        (("51",) * (epochs - 2) + (own,), "end at the end of this epoch"),
+    ):
+        world.federation.older_scripts = older
+        await world.turn()
+        warning = (await only(world))["warning"]
+        assert warning.endswith(words) and bool(warning) is bool(words)
     await world.mine(PEGIN_DEPTH)
-    assert (await only(world))["stage"] == "final"
+    view = await only(world)
+    assert (view["stage"], view["warning"]) == ("final", "")
 
 
 async def test_deposit_when_its_script_expired_then_lost_until_it_is_restored(

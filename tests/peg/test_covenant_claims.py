@@ -222,6 +222,27 @@ async def test_deposit_when_its_block_leaves_the_chain_then_claimed_where_it_ret
     assert stage(world)[0] == "final"
 
 
+async def test_watch_when_no_block_it_read_is_left_then_begins_anew(world: PegWorld) -> None:
+    """A member that began to follow just before a reorganisation deeper than what it read."""
+    fork = world.bitcoin.tip
+    script = await register(world)
+    raw = world.bitcoin.pay(script, DEPOSIT_SATS)
+    await bury(world, 2)
+    tip = world.bitcoin.grow(fork, [raw])
+    for _ in range(8):
+        tip = world.bitcoin.grow(tip)
+    watch = covenants(world)._watch
+    watch.prune_below(watch.height)  # as if it had begun there
+    world.bitcoin.tip = tip
+    world.bitcoin.activate(tip)
+    await world.tell()
+    await bury(world, 1)
+    await world.extend()
+    reply = covenants(world).describe(claim_script(world))
+    assert reply is not None
+    assert reply["deposits"][0]["deposit"] == outpoint_text(OutPoint(parse_parent_tx(raw).txid, 0))
+
+
 def _header(world: PegWorld, block_hash: bytes) -> bytes:
     raw: bytes = world.bitcoin.blocks[block_hash].raw
     return raw[:80]
