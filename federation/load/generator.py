@@ -26,8 +26,6 @@ TELL_S: Final = 1.0
 LOOK_S: Final = 0.25
 SIGNERS_ASKED_MAX: Final = 1_000
 COIN_BROKEN: Final = "not sent: an earlier payment of its coin was not taken in"
-LOOKED_FOR_MAX: Final = 200
-"""Payments whose whereabouts are asked for at the end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -248,7 +246,11 @@ class Generator:
     async def _look_for_the_rest(self, found: Found) -> None:
         """Say where payments are that are not final, and whose chain is another one."""
         lost = [e for e in found.outcomes if e.final_ms == NEVER and not e.refusal]
-        found.whereabouts = {e.txid: await self._where(e) for e in lost[:LOOKED_FOR_MAX]}
+        mempools = [
+            await self._mempool(n) if any(e.member == n for e in lost) else None
+            for n in range(len(self._targets))
+        ]
+        found.whereabouts = {e.txid: self._where(e, mempools[e.member]) for e in lost}
         found.differing = await self._other_chains()
 
     async def _other_chains(self) -> list[str]:
@@ -261,17 +263,22 @@ class Generator:
         first = next(iter(hashes.values()), "")
         return [name for name, block_hash in hashes.items() if block_hash != first]
 
-    async def _where(self, outcome: Outcome) -> str:
-        target = self._targets[outcome.member]
-        if outcome.height is not None:
-            return f"in block {outcome.height}, which {target.name} does not have"
+    async def _mempool(self, index: int) -> set[str] | None:
+        """Txids in a member's mempool; None when it does not answer."""
         try:
-            await target.client.call("getmempoolentry", outcome.txid[::-1].hex())
-        except RpcError:
-            return f"{target.name} does not know it"
-        except Unavailable as error:
-            return str(error)
-        return f"waits in the mempool of {target.name}"
+            return set(await self._targets[index].client.call("getrawmempool"))
+        except (RpcError, Unavailable):
+            return None
+
+    def _where(self, outcome: Outcome, mempool: set[str] | None) -> str:
+        name = self._targets[outcome.member].name
+        if outcome.height is not None:
+            return f"in a block that {name} does not have"
+        if mempool is None:
+            return f"{name} does not answer"
+        if outcome.txid[::-1].hex() in mempool:
+            return f"waits in the mempool of {name}"
+        return f"{name} does not know it"
 
     async def _tell_progress(self, total: int) -> None:
         while True:

@@ -188,15 +188,11 @@ def _percentile(ordered: Sequence[float], percent: int) -> float:
 
 
 def _why(found: Found, outcome: Outcome) -> str:
-    name = found.names[outcome.member]
     if outcome.refusal:
         return outcome.refusal
     if math.isinf(outcome.sent_ms):
         return "not sent"
-    where = found.whereabouts.get(outcome.txid)
-    if where is not None:
-        return where
-    return f"no answer of {name}" if math.isinf(outcome.accepted_ms) else "not looked for"
+    return found.whereabouts.get(outcome.txid, "not looked for")
 
 
 def _member_json(found: Found, index: int, name: str) -> dict[str, Any]:

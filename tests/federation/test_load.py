@@ -148,6 +148,37 @@ async def test_load_when_payments_get_stuck_then_each_has_a_reason(tmp_path: Pat
         assert shown["p50"] is None and shown["p99"] is None
 
 
+@pytest.mark.slow
+async def test_load_when_a_member_stops_answering_then_told_once_for_all_its_payments(
+    tmp_path: Path,
+) -> None:
+    """Its payments wait for an answer until the end; the others go their way."""
+    with funded_chain(tmp_path / "chain") as (world, payments):
+        registry, silent = member_registry(world), Registry()
+
+        async def never(first: Any, second: Any = None) -> str:
+            await asyncio.Event().wait()
+            return ""
+
+        silent.add("sendrawtransaction", never, "frozen")
+        silent.add("waitforblockheight", never, "frozen")
+        making = asyncio.create_task(make_blocks(world))
+        async with served(registry, tmp_path, "m0") as one, served(silent, tmp_path, "m1") as two:
+            generator = Generator(
+                [one, two],
+                world.params,
+                Timing(rate=200, drain_s=5),
+                measure=dict,
+                tell=lambda text: None,
+            )
+            found = await generator.run(payments)
+        making.cancel()
+        assert found.final == PAYMENTS // 2
+        (stuck,) = as_json(found)["stuck"]
+        assert (stuck["reason"], stuck["payments"]) == ("m1 does not answer", PAYMENTS // 2)
+        assert "does not answer" in as_text(found)
+
+
 async def test_wire_when_a_member_does_not_answer_then_who_sends_is_not_held_up(
     tmp_path: Path,
 ) -> None:
