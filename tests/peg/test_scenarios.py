@@ -264,6 +264,7 @@ async def test_ladder_skips_capped_steps(world: PegWorld) -> None:
         await world.tell()
         await world.extend()
     climbed = open_batch(world)
+    assert len(climbed.versions) > 1, "a later step exists"
     first, second, *_ = climbed.versions
     assert climbed.h_sel == stuck.h_sel and second.version > 3
     assert second.fee_sats == max(-(-13 * first.fee_sats // 10), first.fee_sats + climbed.vsize)
