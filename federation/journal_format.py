@@ -169,9 +169,10 @@ def _check_header(
 def _judge_body(data: bytes, start: int, end: int, number: int) -> Verdict:
     if end > len(data):
         return Verdict.TORN
-    if end < len(data):
+    if any(data[end:]):
         raise JournalCorrupt(f"file {number}: damaged record body at byte {start}")
-    tail = data[start:end]
+    # Nothing but zeros behind it: it is the last one, and what should follow was never written.
+    tail = data[start:]
     zeros = len(tail) - len(tail.rstrip(b"\0"))
     if zeros >= TORN_ZERO_TAIL_BYTES or zeros == len(tail):
         return Verdict.TORN

@@ -314,11 +314,12 @@ class Journal:
             scan = scan_file(self._layer.read(path), self._identity, number)
             if scan.records or (number == 1 and scan.verdict is Verdict.DOUBTFUL):
                 return scan
-            if scan.verdict is Verdict.DOUBTFUL or (number > 1 and len(self._numbers) == 1):
-                raise JournalCorrupt(f"{path.name} has no sound BASE record")
+            if number > 1 and len(self._numbers) == 1:
+                raise JournalCorrupt(f"{path.name} has no sound BASE record, and none is older")
             if number == 1 and doubted and scan.sound_size_bytes:
                 return scan
-            # Ends inside its header or first record: it was never in use (J7).
+            # Ends inside its header or first record, or that one is unsound with nothing behind
+            # it: nothing was ever appended to it, and the file before still says it all (J7).
             self._layer.remove(path)
             self._layer.sync_folder(self._folder)
             self._numbers.pop()

@@ -88,9 +88,37 @@ class DyingDisk(CountingDisk):
         return super().write(descriptor, data)
 
 
+KEEPS = ("none", "all", "names", "half", "sectors", "zeros")
+"""What a power cut leaves of what was not synced: see `PowerDisk.lose_power`."""
+SECTOR_BYTES = 512
+
+
 class _Inode:
     def __init__(self) -> None:
         self.synced = b""
+
+
+def _left(synced: bytes, written: bytes, keep: str) -> bytes:
+    """What is left of a file whose end was written and not synced.
+
+    Only appended bytes are at stake: nothing here overwrites in place. A file that was cut and not
+    synced may be whole again.
+    """
+    if not written.startswith(synced):
+        return synced if keep in ("none", "names") else written
+    new = len(written) - len(synced)
+    match keep:
+        case "none" | "names":
+            return synced
+        case "half":
+            return written[: len(synced) + new // 2]
+        case "zeros":
+            return synced + bytes(new)
+        case "sectors":  # the size is known to the disk, of the data all but the last sectors
+            whole = (len(synced) + new // 2) // SECTOR_BYTES * SECTOR_BYTES
+            kept = max(whole, len(synced))
+            return written[:kept] + bytes(len(written) - kept)
+    return written
 
 
 class PowerDisk(CountingDisk):
@@ -111,13 +139,27 @@ class PowerDisk(CountingDisk):
     def _cut(self, _: str) -> None:
         raise Killed
 
-    def lose_power(self) -> None:
-        """Leave on the disk what is sure to have survived."""
-        for path in list(self.folder.rglob("*")):
-            if path.is_file():
-                path.unlink()
-        for path, inode in self._durable.items():
-            path.write_bytes(inode.synced)
+    def lose_power(self, keep: str = "none") -> None:
+        """Leave on the disk what has survived.
+
+        Args:
+            keep: of what was not synced, "none": nothing; "all": everything, as when the process
+                alone ends; "names": the names, with the contents that were synced; "half", "zeros",
+                "sectors": the names, and of appended bytes the first half, zeros, or zeros from a
+                sector's border on.
+        """
+        present = {p: p.read_bytes() for p in self.folder.rglob("*") if p.is_file()}
+        if keep == "none":
+            left = {path: inode.synced for path, inode in self._durable.items()}
+        else:
+            left = {
+                path: _left(self._names[path].synced if path in self._names else b"", data, keep)
+                for path, data in present.items()
+            }
+        for path in present:
+            path.unlink()
+        for path, data in left.items():
+            path.write_bytes(data)
             path.chmod(0o600)
 
     def create(self, path: Path, mode: int = 0o600) -> int:

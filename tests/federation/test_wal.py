@@ -257,19 +257,34 @@ def test_rotation_when_cut_at_any_byte_then_older_file_is_used(tmp_path: Path) -
         assert not path.exists()
 
 
-def test_rotation_when_base_is_damaged_then_refused(tmp_path: Path) -> None:
+def test_j7_rotation_when_base_is_damaged_then_the_file_before_or_refused(tmp_path: Path) -> None:
+    """An unsound BASE with nothing behind it was never built upon; anything else is damage."""
     written(tmp_path)
     journal = open_journal(tmp_path)
     journal.rotate(b"base")
-    journal.close()
     path = tmp_path / "journal-2"
     data = path.read_bytes()
-    for position in range(len(data)):
-        flipped = bytearray(data)
+    journal.append(4, b"built upon")
+    journal.close()
+    used = path.read_bytes()
+    for position in range(len(used)):
+        flipped = bytearray(used)
         flipped[position] ^= 1
-        path.write_bytes(flipped)
-        with pytest.raises(JournalCorrupt):
-            open_journal(tmp_path)
+        path.write_bytes(flipped[: len(data)] if position < len(data) else data)
+        if HEADER_SIZE_BYTES + 17 <= position < len(data):
+            assert reopened(tmp_path) == (Verdict.SOUND, BODIES)
+            assert not path.exists()
+        elif position < len(data):
+            with pytest.raises(JournalCorrupt):
+                open_journal(tmp_path)
+        if position < len(data):
+            path.write_bytes(flipped)
+            with pytest.raises(JournalCorrupt):
+                open_journal(tmp_path)
+    (tmp_path / "journal-1").unlink()
+    path.write_bytes(data[:-1] + b"?")
+    with pytest.raises(JournalCorrupt, match="none is older"):
+        open_journal(tmp_path)
 
 
 def test_files_when_one_is_missing_in_the_middle_then_refused(tmp_path: Path) -> None:
