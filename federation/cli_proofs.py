@@ -17,7 +17,6 @@ from federation.canonical import NotCanonical, canonical_json, strict_loads
 from federation.cli_member import asking, folder_option
 from federation.cli_session import Failed, Session, command
 from federation.config import FederationFile
-from federation.consensus.messages import EvidenceClass
 from federation.evidence_store import EVIDENCE_NAME, UNANSWERED, read_evidence
 from federation.stranger import CLASS_WORDS, NotProved, Stranger, convict, prove_decided
 
@@ -84,8 +83,7 @@ def class_word(line: dict[str, Any]) -> str:
     kind = line["class"]
     if kind == UNANSWERED:
         return "unanswered"
-    known = kind in [int(each) for each in CLASS_WORDS]
-    return CLASS_WORDS[EvidenceClass(kind)] if known else f"class-{kind}"
+    return CLASS_WORDS.get(kind, f"class-{kind}")
 
 
 def register(program: click.Group) -> None:

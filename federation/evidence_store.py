@@ -117,6 +117,17 @@ class EvidenceStore:
         }
         return self._add(vote.member, vote.height, UNANSWERED, said, params_root)
 
+    def add_frames(self, member: int, height: int, kind: int, first: bytes, second: bytes) -> bool:
+        """Store frames that a member signed, of a class beyond agreement's (peg:P33).
+
+        Returns:
+            False when it is known already or there is no room.
+        Raises:
+            OSError: as `add`.
+        """
+        said = {"first": first.hex(), "second": second.hex()}
+        return self._add(member, height, kind, said, b"")
+
     def _add(
         self, member: int, height: int, kind: int, said: dict[str, Any], params_root: bytes
     ) -> bool:

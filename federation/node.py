@@ -28,6 +28,7 @@ from federation.evidence_store import EVIDENCE_NAME, EvidenceStore
 from federation.frames import PROTOCOL_VERSION, Hello
 from federation.member_rpc import MemberMethods
 from federation.peers import EventLog, PeerIdentity, PeerMember, PeerNetwork
+from federation.peg_evidence import PegEvidence
 from federation.production import BlockProduction
 from federation.relay import TransactionRelay
 from federation.signer_keeper import OpenedSigner, member_signer
@@ -125,6 +126,13 @@ class Node:
         )
         self._driver, block_files = self._make_driver()
         self._engine = Engine(self._engine_parts(block_files))
+        self._peg_evidence = PegEvidence(
+            genesis=self._chain.params.genesis_hash,
+            block_keys=tuple(entry.block_key for entry in self._federation.members),
+            store=self._evidence,
+            log=self._log,
+            alarm=self._engine.raise_alarm,
+        )
         self._engine.learn(parts.opened.records)
         self._relay = TransactionRelay(
             chain=self._chain,
@@ -215,6 +223,8 @@ class Node:
         if kind in (FrameKind.TXINV, FrameKind.TXGET, FrameKind.TX):
             self._relay.on_frame(member, kind, body)
         elif kind in PEG_FRAMES:
+            if kind == FrameKind.PEGSIG:
+                self._peg_evidence.see(member, body)
             try:
                 self._peg.on_frame(kind, member, body)
             except (PeerFault, Invalid) as fault:

@@ -18,21 +18,30 @@ from federation.consensus.votes import BlockSignature, Certificate, Vote, VoteTy
 from federation.evidence_store import UNANSWERED
 from federation.header_signatures import read_header, signatures_in, verified_signatures
 from federation.members import MemberSet
+from federation.peg_evidence import (
+    MALFORMED_SIGNATURE,
+    TWO_BATCHES,
+    contradict,
+    is_malformed,
+    read_share,
+)
 from federation.production import check_committed
 from federation.verification import MessageVerifier
 from sidechain.crypto.keys import is_low_s
-from sidechain.errors import Invalid
+from sidechain.errors import Invalid, InvalidEncoding, PeerFault
 from sidechain.params import ChainParams
 from sidechain.primitives.block import Block, BlockHeader
 from sidechain.primitives.genesis import genesis_block
 from sidechain.validation.dynafed import full_current
 
-CLASS_WORDS: Final = {
+CLASS_WORDS: Final[dict[int, str]] = {
     EvidenceClass.DOUBLE_VOTE: "double-vote",
     EvidenceClass.TWO_BLOCKS: "two-blocks",
     EvidenceClass.AMNESIA: "amnesia",
+    TWO_BATCHES: "two-batches",
+    MALFORMED_SIGNATURE: "malformed-peg-signature",
 }
-"""Names of C56's classes (a), (b) and (c), as commands show them."""
+"""Names of C56's classes (a), (b) and (c) and of the peg's (P33), as commands show them."""
 _BARE_SIGNATURE_BYTES: Final = 101
 
 
@@ -117,7 +126,7 @@ class Conviction:
     name: str
     block_key: bytes
     height: int
-    kind: EvidenceClass
+    kind: int
     first: str
     second: str
 
@@ -144,17 +153,19 @@ def convict(plain: object, stranger: Stranger) -> Conviction:
     if not isinstance(plain, dict):
         raise NotProved("it is not a JSON object")
     stranger.check_origin(plain)
-    member, height, evidence = _read_claim(plain, stranger)
-    if evidence.kind is EvidenceClass.TWO_BLOCKS:
-        first, second = _signed_headers(member, height, evidence, stranger)
+    member, height, kind, bodies = _read_claim(plain, stranger)
+    if kind in (TWO_BATCHES, MALFORMED_SIGNATURE):
+        first, second = _peg_frames(member, height, kind, bodies, stranger)
     else:
-        first, second = _signed_votes(member, height, evidence, stranger)
+        evidence = Evidence(EvidenceClass(kind), *bodies)
+        check = _signed_headers if kind == EvidenceClass.TWO_BLOCKS else _signed_votes
+        first, second = check(member, height, evidence, stranger)
     return Conviction(
         member=member,
         name=stranger.federation.members[member].name,
         block_key=stranger.federation.members[member].block_key,
         height=height,
-        kind=evidence.kind,
+        kind=kind,
         first=first,
         second=second,
     )
@@ -239,7 +250,9 @@ def _signed_block(data: bytes, stranger: Stranger) -> tuple[Block, tuple[BlockSi
         raise NotProved(f"the block: {error}") from error
 
 
-def _read_claim(plain: dict[str, Any], stranger: Stranger) -> tuple[int, int, Evidence]:
+def _read_claim(
+    plain: dict[str, Any], stranger: Stranger
+) -> tuple[int, int, int, tuple[bytes, bytes]]:
     numbers = [plain.get(name) for name in ("member", "height", "class")]
     if not all(isinstance(number, int) and not isinstance(number, bool) for number in numbers):
         raise NotProved("member, height or class is missing or no whole number")
@@ -250,13 +263,13 @@ def _read_claim(plain: dict[str, Any], stranger: Stranger) -> tuple[int, int, Ev
         raise NotProved(f"block_key is not that of member {member}")
     if kind == UNANSWERED:
         _refuse_unanswered(plain, member, stranger)
-    if kind not in [int(known) for known in CLASS_WORDS]:
-        raise NotProved(f"class {kind} is none of C56")
+    if kind not in CLASS_WORDS:
+        raise NotProved(f"class {kind} is none of C56 or P33")
     try:
         bodies = [bytes.fromhex(plain[name]) for name in ("first", "second")]
     except (KeyError, TypeError, ValueError):
         raise NotProved("first or second is missing or no hex") from None
-    return member, height, Evidence(EvidenceClass(kind), bodies[0], bodies[1])
+    return member, height, kind, (bodies[0], bodies[1])
 
 
 def _refuse_unanswered(plain: dict[str, Any], member: int, stranger: Stranger) -> NoReturn:
@@ -310,6 +323,38 @@ def _signed_headers(
     if headers[0].hash == headers[1].hash:
         raise NotProved("both headers are of one block")
     texts = [f"block signature of block {header.hash[::-1].hex()}" for header in headers]
+    return texts[0], texts[1]
+
+
+def _peg_frames(
+    member: int, height: int, kind: int, bodies: tuple[bytes, bytes], stranger: Stranger
+) -> tuple[str, str]:
+    """P33: two transactions of one version, or a signature of no form that Bitcoin takes."""
+    shares = []
+    for body in bodies if kind == TWO_BATCHES else bodies[:1]:
+        try:
+            share = read_share(
+                body,
+                genesis=stranger.params.genesis_hash,
+                member=member,
+                block_key=stranger.members.members[member].block_key,
+            )
+        except (PeerFault, InvalidEncoding) as error:
+            raise NotProved(f"no PEGSIG that member {member} has signed: {error}") from error
+        if share.session.h_sel != height:
+            raise NotProved(f"a batch selected at {share.session.h_sel}, not {height}")
+        shares.append(share)
+    texts = [
+        f"version {share.session.version} of batch {share.index} is transaction "
+        f"{share.txid[::-1].hex()}"
+        for share in shares
+    ]
+    if kind == MALFORMED_SIGNATURE:
+        if not is_malformed(shares[0]):
+            raise NotProved("every signature in it has a form that Bitcoin takes")
+        return texts[0], "with a signature of a form that Bitcoin never takes"
+    if not contradict(*shares):
+        raise NotProved("the two frames do not contradict each other")
     return texts[0], texts[1]
 
 

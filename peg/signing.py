@@ -248,13 +248,18 @@ class SigningSession:
 
 def is_batch_signature(key: bytes, digest: bytes, signature: bytes) -> bool:
     """Whether a signature is strict DER, low S, SIGHASH_ALL and verifies."""
+    return is_well_formed(signature) and ecdsa_verify(key, signature[:-1], digest)
+
+
+def is_well_formed(signature: bytes) -> bool:
+    """Whether a signature is strict DER, low S and SIGHASH_ALL, whatever it signs (peg:P33)."""
     if signature[-1:] != _HASH_TYPE_ALL:
         return False
     try:
         compact = der_to_compact(signature[:-1])
     except InvalidEncoding:
         return False
-    return is_low_s(compact) and ecdsa_verify(key, signature[:-1], digest)
+    return is_low_s(compact)
 
 
 def check_disjoint(batch: OpenBatch, paid: Sequence[bytes]) -> None:

@@ -45,7 +45,7 @@ def test_double_vote_when_both_are_signed_then_convicts_its_signer(signers: Sign
     """C56(a)."""
     found = convict(signers.line(2, double_vote(signers)), signers.stranger)
     assert (found.member, found.name, found.height) == (2, "m2", 7)
-    assert found.kind is EvidenceClass.DOUBLE_VOTE
+    assert found.kind == EvidenceClass.DOUBLE_VOTE
     assert found.first == f"PREVOTE for block {H1[::-1].hex()} in round 0"
     assert found.block_key == signers.file.members[2].block_key
     assert found.to_json()["class"] == "double-vote"
