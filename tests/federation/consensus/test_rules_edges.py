@@ -1,0 +1,147 @@
+"""Edges of the rules: each test fails when one comparison or one check of the core is changed.
+
+At height 1 of four members the proposers of rounds 0, 1, 2, 3 are 1, 2, 3, 0.
+"""
+
+from federation.consensus.effects import Accuse, Persist
+from federation.consensus.encoding import NIL
+from federation.consensus.events import StartMode, TimerKind
+from federation.consensus.height_state import Step
+from federation.consensus.messages import EvidenceClass
+from federation.consensus.records import Base, BlockSigRecord, Mode, Seen, restore
+from federation.sim.world import block_hash
+from tests.federation.consensus.bench import (
+    PRECOMMIT,
+    PREVOTE,
+    PROPOSAL,
+    Bench,
+    builds,
+    of_type,
+    sent_votes,
+)
+
+
+def in_round_0(me: int = 0, **options: object) -> Bench:
+    bench = Bench(me, **options)  # type: ignore[arg-type]
+    bench.enter_round_0()
+    return bench
+
+
+def go_to_round(bench: Bench, round_: int) -> None:
+    """Two others, more than one liar, are in a later round."""
+    bench.votes(PREVOTE, round_, NIL, *[m for m in range(4) if m != bench.me][:2])
+    assert bench.agreement.round == round_
+
+
+def locked_in_round_0(me: int = 0) -> tuple[Bench, bytes]:
+    bench = in_round_0(me)
+    data = bench.block(1)
+    bench.propose(data)
+    bench.votes(PREVOTE, 0, block_hash(data), *[m for m in range(4) if m != me][:2])
+    assert bench.agreement.locked_round == 0
+    return bench, data
+
+
+def decided_in_round_0() -> tuple[Bench, bytes]:
+    bench = in_round_0()
+    data = bench.block(1)
+    bench.offer(data)
+    bench.receive(bench.certificate(PRECOMMIT, 0, block_hash(data), 1, 2, 3))
+    assert bench.agreement.step is Step.DECIDED
+    return bench, data
+
+
+def test_c20_later_rounds_may_be_empty_although_round_0_began_with_work() -> None:
+    bench = in_round_0(me=2)
+    go_to_round(bench, 1)
+    assert [build.allow_empty for build in builds(bench.effects)] == [True]
+
+
+def test_c21_valid_round_is_cited_not_the_lock_round() -> None:
+    bench, _ = locked_in_round_0()
+    other = bench.block(2)
+    bench.offer(other)
+    go_to_round(bench, 2)
+    bench.receive(bench.certificate(PREVOTE, 1, block_hash(other), 1, 2, 3))
+    go_to_round(bench, 3)
+    (proposal,) = bench.own_votes(PROPOSAL, 3)
+    assert (proposal.block_hash, proposal.valid_round) == (block_hash(other), 1)
+
+
+def test_c24_pol_of_the_lock_round_itself_is_new_enough() -> None:
+    """lockedRound ≤ vr; two POLs of one round need more liars than are borne, the rule is ≤."""
+    bench, _ = locked_in_round_0()
+    go_to_round(bench, 1)
+    other = bench.block(2)
+    bench.propose(other, pol=bench.certificate(PREVOTE, 0, block_hash(other), 1, 2, 3))
+    assert bench.own_votes(PREVOTE, 1)[0].block_hash == block_hash(other)
+
+
+def test_c24a_newer_pol_of_the_locked_block_is_cited() -> None:
+    bench, data = locked_in_round_0()
+    go_to_round(bench, 2)
+    bench.propose(data, pol=bench.certificate(PREVOTE, 1, block_hash(data), 1, 2, 3))
+    vote = bench.own_votes(PREVOTE, 2)[0]
+    assert (vote.block_hash, vote.valid_round) == (block_hash(data), 1)
+
+
+def test_c28_quorum_for_nil_waits_for_the_own_prevote() -> None:
+    """Precommitting first would make the own prevote impossible (C34)."""
+    bench = in_round_0()
+    bench.votes(PREVOTE, 0, NIL, 1, 2, 3)
+    assert sent_votes(bench.effects) == []
+    bench.fire(TimerKind.PROPOSE)
+    assert [vote.type for vote in sent_votes(bench.effects)] == [PREVOTE, PRECOMMIT]
+
+
+def test_c34_nothing_is_voted_below_the_highest_block_signature() -> None:
+    """The chain is behind the journal; the own votes of that height are not in it."""
+    base = Base(
+        mode=Mode.VOTING,
+        vote_from=0,
+        position=(1, 0, 3),
+        block_signature=(5, b"h" * 32),
+        records=(),
+    )
+    bench = Bench(mode=StartMode.INTACT, journal=[base], height=4)
+    bench.driver.pen.mode = Mode.VOTING
+    bench.enter_round_0()
+    bench.fire(TimerKind.PROPOSE)
+    assert sent_votes(bench.effects) == []
+
+
+def test_c36_block_signature_of_the_journal_is_sent_again_and_not_recorded_again() -> None:
+    bench, data = decided_in_round_0()
+    again = Bench(mode=StartMode.INTACT, journal=bench.journal, blocks=bench.disk_blocks)
+    assert [s.block_hash for s in again.own_block_signatures()] == [block_hash(data)]
+    assert sum(isinstance(record, BlockSigRecord) for record in again.journal) == 1
+
+
+def test_c36_member_in_roll_call_signs_decided_blocks() -> None:
+    bench = Bench(mode=StartMode.INTACT, journal=Bench().journal)
+    assert bench.driver.mode is Mode.ROLLCALL
+    data = bench.block(1)
+    bench.offer(data)
+    bench.receive(bench.certificate(PRECOMMIT, 0, block_hash(data), 1, 2, 3))
+    assert [s.block_hash for s in bench.own_block_signatures()] == [block_hash(data)]
+
+
+def test_c56c_newest_precommit_counts() -> None:
+    """Locked on h, then on g, then a prevote for h that cites only what is before g's lock."""
+    bench = in_round_0()
+    h, g = b"h" * 32, b"g" * 32
+    bench.receive(bench.vote(PRECOMMIT, 0, h, 1))
+    bench.receive(bench.vote(PRECOMMIT, 2, g, 1))
+    (accused,) = of_type(bench.receive(bench.vote(PREVOTE, 3, h, 1, 1)), Accuse)
+    assert accused.evidence.kind is EvidenceClass.AMNESIA
+
+
+def test_c71_what_was_seen_is_recorded_once() -> None:
+    bench = in_round_0()
+    bench.receive(bench.vote(PREVOTE, 0, NIL, 3))
+    bench.fire(TimerKind.PROPOSE)
+    bench.fire(TimerKind.PREVOTE)
+    assert bench.own_votes(PRECOMMIT)
+    assert sum(isinstance(record, Seen) for record in bench.journal) == 1
+    assert all(p.records for p in of_type(bench.effects, Persist))
+    assert len(restore(bench.journal).seen) == 1
