@@ -12,7 +12,7 @@ from pathlib import Path
 
 from federation.peers import EventLog
 from federation.wal import COVENANT_JOURNAL, Journal, JournalCorrupt, Verdict, archive
-from peg.covenant_claims import KEPT, CovenantPorts, fold_records
+from peg.covenant_ports import KEPT, CovenantPorts, fold_records
 from peg.covenants import encode_registration
 from sidechain.chain import Chain
 from sidechain.errors import InvalidTransaction, Stalled, Unavailable
@@ -95,7 +95,7 @@ def _read_all(journal: Journal) -> Records:
 
 
 class MemberMempool:
-    """The own mempool, as claims for others see it. Meets `peg.covenant_claims.OwnMempool`."""
+    """The own mempool, as claims for others see it. Meets `peg.covenant_ports.OwnMempool`."""
 
     def __init__(
         self,

@@ -7,13 +7,14 @@ one that is final already is refused by every mempool.
 Source: peg:4 ("Who claims when", "Covenant claim script"), peg:C2-C7.
 """
 
+import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
-from peg.bitcoind import UnspentOutput
 from peg.claims import FORGEABLE_TX_BYTES
+from peg.covenant_ports import DROPPED, KEPT, CovenantPorts, SpentAsk, fold_records
 from peg.covenant_watch import CovenantDeposit, CovenantWatch, ripe_height, turn_height
 from peg.covenants import (
     CovenantTable,
@@ -36,66 +37,14 @@ from sidechain.wallet.claim import ClaimableDeposit
 from sidechain.wallet.covenant import CovenantTerms, build_covenant_claim, covenant_script
 from sidechain.wallet.selection import WalletRefusal
 
-KEPT = 1
-DROPPED = 2
-"""Kinds of records in the file of registrations: sender and body, or a claim script."""
-
 BLOCKS_PER_TURN = 50
-TOLD_PER_TURN = 50
+TOLD_PER_TURN = 20
 """Registrations sent to one peer in a turn: it takes 200 signed frames a second (C95)."""
-HEARD_PER_TURN = 100
-"""New ones taken from one peer in a turn; it tells the others when it connects again."""
-
-
-class CovenantStore(Protocol):
-    """Where registrations are kept durably."""
-
-    def append(self, kind: int, body: bytes) -> object:
-        """Write a record. Raises JournalFailed."""
-        ...
-
-
-class OwnMempool(Protocol):
-    """The member's own mempool, as far as claims need it."""
-
-    def rate_sats_per_kvb(self) -> int:
-        """What a transaction must pay to be taken now."""
-        ...
-
-    def spender(self, outpoint: OutPoint) -> bytes | None:
-        """The id of a transaction in it that claims a deposit."""
-        ...
-
-    async def submit(self, transaction: Transaction) -> str:
-        """Judge a transaction and relay it; why it was refused, empty when it was not."""
-        ...
-
-
-class SpentAsk(Protocol):
-    """What is asked of the member's own Bitcoin node."""
-
-    async def tx_out(
-        self, outpoint: OutPoint, include_mempool: bool = True
-    ) -> UnspentOutput | None:
-        """An unspent output; None when spent or unknown."""
-        ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CovenantPorts:
-    """What the shell passes in for covenant claims.
-
-    Attributes:
-        records: of the store at start, oldest first: kind and body.
-        valid_scripts: the fedpegscripts that a claim in the next block may be of, newest first.
-        may_change_script: whether another one may be in force in the next epoch.
-    """
-
-    store: CovenantStore
-    records: Sequence[tuple[int, bytes]]
-    mempool: OwnMempool
-    valid_scripts: Callable[[], Sequence[FedpegPair]]
-    may_change_script: Callable[[], bool] = lambda: False
+HEARD_PER_TURN = 20
+"""New ones of one peer looked at in a turn: each costs as many key tweaks as there are members."""
+WAITING_MAX = 2_000
+"""Registrations of one peer that wait to be looked at; it tells of more when it connects again."""
+SCRIPTS_PER_PAUSE = 5
 
 
 @dataclass(slots=True)
@@ -116,10 +65,10 @@ class _Attempt:
 
 @dataclass(slots=True)
 class _Gossip:
-    """What peers are still to be told, and how much each has told since the last turn."""
+    """What peers are still to be told (claim scripts), and what they told (terms) and waits."""
 
     queues: dict[int, dict[bytes, None]] = field(default_factory=dict)
-    heard: dict[int, int] = field(default_factory=dict)
+    heard: dict[int, dict[CovenantTerms, None]] = field(default_factory=dict)
 
 
 class CovenantClaims:
@@ -186,28 +135,29 @@ class CovenantClaims:
         return {**described, "deposit_script": self._address_script(claim_script).hex()}
 
     def hear(self, member: int, body: bytes) -> None:
-        """Take a registration that a peer passes on; known ones and excess are dropped.
-
-        So is one whose price is too high: it may have been right before the minimum was changed.
+        """Put a registration that a peer passes on in the row; excess is dropped.
 
         Raises:
             InvalidEncoding: malformed.
         """
         terms = decode_registration(body)
-        with suppress(InvalidEncoding):
-            check_price(terms, self._parameters)
-            self._hear(member, terms)
+        waiting = self._gossip.heard.setdefault(member, {})
+        if len(waiting) < WAITING_MAX:
+            waiting[terms] = None
 
-    def _hear(self, member: int, terms: CovenantTerms) -> None:
+    def _take(self, member: int, terms: CovenantTerms) -> None:
+        """Keep what a peer told, if it is new and there is room.
+
+        A price that is too high is no fault: the minimum may have been changed since.
+        """
         claim_script = covenant_script(terms, self._chain.pegged_asset)
         queue = self._gossip.queues.get(member)
         if queue is not None:
             queue.pop(claim_script, None)
-        heard = self._gossip.heard.get(member, 0)
-        if claim_script in self._table or heard >= HEARD_PER_TURN:
+        if claim_script in self._table:
             return
-        self._gossip.heard[member] = heard + 1
-        with suppress(Unavailable):
+        with suppress(InvalidEncoding, Unavailable):
+            check_price(terms, self._parameters)
             self._keep(claim_script, Registered(terms, member))
             for other, waiting in self._gossip.queues.items():
                 if other != member:
@@ -220,16 +170,18 @@ class CovenantClaims:
         else:
             self._gossip.queues.pop(member, None)
 
-    def tell(self) -> bool:
-        """Send peers a part of what they are to be told; whether some is left."""
-        self._gossip.heard.clear()
+    def gossip(self) -> None:
+        """Look at some of what each peer told, and tell each a part of what it lacks."""
+        for member, waiting in self._gossip.heard.items():
+            for terms in list(waiting)[:HEARD_PER_TURN]:
+                del waiting[terms]
+                self._take(member, terms)
         for member, queue in self._gossip.queues.items():
             for claim_script in list(queue)[:TOLD_PER_TURN]:
                 del queue[claim_script]
                 known = self._table.get(claim_script)
                 if known is not None:
                     self._send(encode_registration(known.terms), member)
-        return any(self._gossip.queues.values())
 
     # ---- following and claiming ----
 
@@ -241,7 +193,7 @@ class CovenantClaims:
         """
         if not len(self._table):
             return False
-        self._take_scripts()
+        await self._take_scripts()
         more = await self._follow()
         more = await self._read_again() or more
         for deposit in list(self._watch.deposits.values()):
@@ -446,22 +398,27 @@ class CovenantClaims:
 
     def _address_script(self, claim_script: bytes) -> bytes:
         for pair in self._ports.valid_scripts():
-            if pair.program == p2wsh(pair.script):
+            if _is_native(pair):
                 return deposit_script(pair.program, pair.script, claim_script)
         raise Unavailable("the federation's script is not in force yet")
 
-    def _take_scripts(self) -> None:
+    async def _take_scripts(self) -> None:
         """Watch for deposits to every valid fedpegscript, also to one that just became valid."""
-        pairs = tuple(self._ports.valid_scripts())
-        if pairs != self._pairs:
-            self._pairs = pairs
-            for claim_script in self._table.all:
+        native = {pair: None for pair in self._ports.valid_scripts() if _is_native(pair)}
+        fresh = tuple(pair for pair in native if pair not in self._pairs)
+        # From here on a new registration is watched for all of them.
+        self._pairs = tuple(native)
+        if not fresh:
+            return
+        for position, claim_script in enumerate(list(self._table.all)):
+            if claim_script in self._table:
                 self._watch_claim(claim_script)
                 self._late.add(claim_script)
+            if position % SCRIPTS_PER_PAUSE == 0:
+                await asyncio.sleep(0)  # each takes as many key tweaks as there are members
 
     def _watch_claim(self, claim_script: bytes) -> None:
-        native = dict.fromkeys(p for p in self._pairs if p.program == p2wsh(p.script))
-        scripts = [deposit_script(p.program, p.script, claim_script) for p in native]
+        scripts = [deposit_script(p.program, p.script, claim_script) for p in self._pairs]
         self._watch.watch(claim_script, scripts)
 
     def _keep(self, claim_script: bytes, found: Registered) -> None:
@@ -493,17 +450,6 @@ class CovenantClaims:
             del self._attempts[outpoint]
 
 
-def fold_records(
-    records: Sequence[tuple[int, bytes]], pegged_asset: bytes
-) -> dict[bytes, Registered]:
-    """What the records of a store leave, oldest first; records of another form are passed over."""
-    kept: dict[bytes, Registered] = {}
-    for kind, body in records:
-        if kind == DROPPED:
-            kept.pop(body, None)
-        elif kind == KEPT and body:
-            with suppress(InvalidEncoding):
-                terms = decode_registration(body[1:])
-                claim_script = covenant_script(terms, pegged_asset)
-                kept.setdefault(claim_script, Registered(terms, body[0]))
-    return kept
+def _is_native(pair: FedpegPair) -> bool:
+    """Whether deposits to a script have the one form that members can spend (N4)."""
+    return pair.program == p2wsh(pair.script)

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from peg.broadcasts import SendingNode
 from peg.burn_relay import BurnRelay
-from peg.covenant_claims import CovenantPorts
+from peg.covenant_ports import CovenantPorts
 from peg.fedscript import FedScript
 from peg.parameters import PegParameters
 from peg.parent_view import ParentView

@@ -204,8 +204,7 @@ class PegService:
                         self._ports.on_work()
                 case 19:
                     if self.covenants is not None:
-                        self.covenants.hear(member, body)
-                        self._wake.set()
+                        self.covenants.hear(member, body)  # looked at in the next turn
                 case 20:
                     self._sessions.receive(member, decode_pegsig(body), frame)
                     self._wake.set()
@@ -343,6 +342,8 @@ class PegService:
     async def run_once(self) -> None:
         """One turn of `run`. A node that does not answer is noted and asked at the next turn."""
         self._wake.clear()
+        if self.covenants is not None:
+            self.covenants.gossip()
         moved = self._take_news()
         try:
             if moved:
@@ -421,10 +422,7 @@ class PegService:
         return moved
 
     async def _serve_covenants(self) -> None:
-        if self.covenants is None:
-            return
-        self.covenants.tell()
-        if await self.covenants.advance():
+        if self.covenants is not None and await self.covenants.advance():
             self._wake.set()
 
     def _on_view(self, view: PegView) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from federation.covenant_file import open_covenants
 from federation.log import open_log
-from peg.covenant_claims import DROPPED, KEPT, fold_records
+from peg.covenant_ports import DROPPED, KEPT, fold_records
 from peg.covenants import encode_registration
 from sidechain.wallet.covenant import CovenantTerms, covenant_script
 from tests.factories import federation_params

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from peg.commitments import Commitment
-from peg.covenant_claims import CovenantPorts
+from peg.covenant_ports import CovenantPorts
 from peg.fedscript import FedScript, key_tweak
 from peg.parameters import LOCAL, PegParameters
 from peg.payments import Payment, check_payment

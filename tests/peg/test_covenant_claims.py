@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from peg.covenant_claims import KEPT, CovenantClaims
+from peg.covenant_claims import CovenantClaims
+from peg.covenant_ports import KEPT
 from peg.covenants import encode_registration
 from peg.status import outpoint_text
 from sidechain.errors import InvalidEncoding, PeerFault
@@ -312,6 +313,7 @@ async def test_price_when_a_quarter_of_the_minimum_then_refused(world: PegWorld)
     # From a peer it is no fault: the minimum may have been another when it was registered.
     other = world.services[1]
     other.on_frame(19, 0, frame + world.signers[0].sign_peg_frame(19, frame))
+    await world.settle()
     assert len(covenants(world, 1)) == 0
     with pytest.raises(PeerFault):
         other.on_frame(19, 0, frame[1:] + world.signers[0].sign_peg_frame(19, frame[1:]))
@@ -343,10 +345,26 @@ async def test_registrations_when_a_peer_floods_then_oldest_idle_ones_make_room(
         terms = CovenantTerms(script=b"\x00\x14" + bytes([serial]) * 20, max_fee_sats=100)
         body = encode_registration(terms)
         service.on_frame(19, 1, body + world.signers[1].sign_peg_frame(19, body))
+    await world.settle()
     assert len(covenants(world)) == 3
     assert covenants(world).describe(claim_script(world)) is not None  # it has a deposit
     kept = [kind for kind, _ in world.covenant_stores[0].records]
     assert kept.count(KEPT) == 6
+
+
+async def test_registrations_when_a_peer_tells_many_at_once_then_a_part_each_turn(
+    world: PegWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("peg.covenant_claims.WAITING_MAX", 30)
+    service = world.services[0]
+    for serial in range(40):
+        terms = CovenantTerms(script=b"\x00\x14" + bytes([serial]) * 20, max_fee_sats=100)
+        covenants(world).hear(1, encode_registration(terms))
+    counts = []
+    for _ in range(3):
+        await service.run_once()
+        counts.append(len(covenants(world)))
+    assert counts == [20, 30, 30]
 
 
 async def test_script_when_a_new_one_is_in_force_then_old_deposits_are_still_found(
