@@ -20,6 +20,8 @@ from federation.member_folder import MemberFolder
 
 KEPT_AT_A_WIPE: Final = frozenset(("keys", "member.json", "log.jsonl", "output.log"))
 """State that may be lost is everything but the key folder and federation.json (N5)."""
+SOCKET: Final = "socket"
+"""Where a signer process listens: no state, and no file that could be copied."""
 GARBAGE_BYTES: Final = 64
 
 
@@ -213,6 +215,6 @@ def _copy_state(source: Path, target: Path) -> None:
         if path.name in KEPT_AT_A_WIPE:
             continue
         if path.is_dir():
-            shutil.copytree(path, target / path.name)
+            shutil.copytree(path, target / path.name, ignore=shutil.ignore_patterns(SOCKET))
         else:
             shutil.copy2(path, target / path.name)

@@ -18,7 +18,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
-from federation.fault_disk import FaultFolder
+from federation.fault_disk import SOCKET, FaultFolder
 from federation.local import LocalFederation
 from federation.local_state import FolderBusy, LocalError, LocalFolder
 from federation.member_folder import MemberConfig
@@ -135,7 +135,8 @@ class ProcessFaults:
         Raises:
             LocalError: it does not run.
         """
-        kill_processes([self._child(name)])
+        self._child(name)
+        self._federation.stop_member(name, kill=True)
 
     def pause(self, name: str) -> None:
         """SIGSTOP.
@@ -154,10 +155,10 @@ class ProcessFaults:
         Raises:
             LocalError: the member does not run, or the liar ends at once.
         """
-        child = self._child(name)
+        self._child(name)
         if name in self.lying():
             raise LocalError(f"{name} lies already")
-        stop_processes([child], STOP_MS)
+        self.stop(name)
         twin = self._make_twin(name)
         federation = self._federation
         liar = federation.spawn_module(
@@ -249,7 +250,7 @@ class ProcessFaults:
         """A copy of the member's state, on its keys, with an API of its own that nobody knows."""
         source, twin = self._federation.folder.member(name), self.folder.twin(name)
         shutil.rmtree(twin, ignore_errors=True)
-        skipped = shutil.ignore_patterns("keys", "*.jsonl", "output.log", ".cookie")
+        skipped = shutil.ignore_patterns("keys", "*.jsonl", "output.log", ".cookie", SOCKET)
         shutil.copytree(source, twin, ignore=skipped)
         (twin / "keys").symlink_to(source / "keys")
         replace(MemberConfig.load(source), rpc_port=0, esplora_port=0).save(twin)

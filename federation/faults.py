@@ -185,6 +185,7 @@ class Faults:
         Raises:
             LocalError: as `wipe`, or there is no such snapshot.
         """
+        self.require_allowed()
         folder = self._processes.folder
         folder.find_snapshot(self._member(member).name, snapshot)
         await self._spare_quorum(member, anyway)

@@ -184,14 +184,11 @@ async def test_member_when_its_disk_is_an_old_one_then_it_finds_out_and_never_vo
 async def test_journal_when_damaged_then_refused_and_healed_as_restored(
     suffering: Suffering,
 ) -> None:
-    """J5, J6: damage is refused; a torn end and a doubtful record are not."""
+    """J5, J6: damage is refused; a doubtful last record is not."""
     done, refusal = await suffering.faults.damage_journal("m0", Damage.FLIP, at_byte=200)
     assert done.at_byte == 200 and "--restored" in refusal
     suffering.grow("m1", "m2", "m3")
     await suffering.faults.heal()
-    suffering.voting("m0")
-    _, refusal = await suffering.faults.damage_journal("m0", Damage.ZEROS)
-    assert refusal == ""
     suffering.voting("m0")
     _, refusal = await suffering.faults.damage_journal("m0", Damage.FLIP, at_byte=-1)
     assert refusal == ""
@@ -199,10 +196,43 @@ async def test_journal_when_damaged_then_refused_and_healed_as_restored(
     suffering.voting("m0")
 
 
+def test_commands_when_used_as_a_new_user_would_then_done_or_refused_with_a_reason(
+    local: Local,
+) -> None:
+    """Text and JSON, wrong members, wrong links, a fault that ends without its command."""
+    begun = local.answer("fault", "partition", "m0,m1|m2,m3", "--for", "1", "--json")
+    assert (begun.code, begun.json["for_ms"], begun.json["unreached"]) == (0, 1_000, [])
+    wait_for(lambda: local.answer("fault", "list", "--json").json == [], "it ends by itself")
+    clock = local.answer("fault", "clock", "m2", "-3600")
+    assert clock.code == 0 and "clock of m2 off by -3600 s" in clock.stdout
+    (shown,) = local.answer("fault", "list", "--json").json
+    assert (shown["kind"], shown["members"], shown["remaining_ms"]) == ("clock", ["m2"], None)
+    for words, reason in (
+        (("kill", "m9"), "no member 'm9': there are m0, m1, m2, m3"),
+        (("partition", "m0>m0"), "m0 has no link to itself"),
+        (("partition", "m0|"), "a group names no member"),
+        (("restore", "m0"), "no snapshot of m0"),
+        (("heal", "nothing"), "no fault 'nothing' is in force"),
+        (("corrupt-journal", "m0", "--at", "999999999"), "none with number 999999999"),
+    ):
+        refused = local.answer("fault", *words)
+        assert refused.code == 1 and reason in refused.stderr, (words, refused)
+        assert refused.stdout == ""
+    for words in (("delay", "m0"), ("drop", "m0", "--percent", "0"), ("clock", "m0", "x")):
+        assert local.answer("fault", *words).code == 2
+    healed = local.answer("fault", "heal", shown["id"], "--json")
+    assert healed.json == {"healed": ["m2: 1 ended"]}
+    assert local.answer("fault", "heal").stdout == "nothing was wrong\n"
+    assert set(local.running()) == set(ALL)  # also after what was refused
+    found = local.answer("fault", "check", "--json")
+    assert found.code == 0 and found.json["sound"] and found.json["violations"] == []
+    assert set(local.running()) == set(ALL)
+
+
 async def test_liar_when_in_a_member_s_place_then_convicted_and_nothing_forks(
     suffering: Suffering,
 ) -> None:
-    """N32; last, as the evidence stays."""
+    """N32; the evidence stays."""
     async with suffering.faults.equivocate("m1", seed=7):
         suffering.grow("m0", "m2", "m3", by=6)
         wait_for(
@@ -223,6 +253,20 @@ async def test_liar_when_in_a_member_s_place_then_convicted_and_nothing_forks(
         for line in _lines(suffering.local.folder(name) / "evidence.jsonl")
     }
     assert accused == {1}
+
+
+def test_faults_when_not_allowed_then_refused_with_the_next_step(local: Local) -> None:
+    """Killing needs no consent of the members; all else does."""
+    local.run("down")
+    local.run("up", "--no-allow-faults")
+    for words in (("clock", "m1", "60"), ("partition", "m0"), ("delay", "m0", "--ms", "9")):
+        refused = local.answer("fault", *words)
+        assert refused.code == 1 and "was started without --allow-faults" in refused.stderr
+    for name in ("wipe", "snapshot", "restore", "equivocate", "corrupt-journal"):
+        refused = local.answer("fault", name, "m1")
+        assert refused.code == 1 and "`fedpeg up --allow-faults`" in refused.stderr
+    assert local.answer("fault", "kill", "m1", "--for", "0.2").code == 0
+    wait_for(lambda: set(local.running()) == set(ALL), "m1 is started again")
 
 
 def _lines(path: Path) -> list[str]:

@@ -1,5 +1,6 @@
 """Disks that lose, forget and rot: what is damaged, what is kept for the checker."""
 
+import socket
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,8 @@ def test_wipe_when_done_then_only_keys_configuration_and_logs_are_left(folder: F
 def test_restore_when_a_snapshot_is_put_back_then_the_disk_is_as_it_was(
     folder: FaultFolder,
 ) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(member(folder) / "signer" / "socket"))
     assert folder.take_snapshot("m1") == "m1-1"
     newest = member(folder) / "journal" / "journal-2"
     newest.write_bytes(b"went on")
