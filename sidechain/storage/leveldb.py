@@ -137,7 +137,7 @@ class Database:
 
         All that is held back becomes one batch, so that a crash takes away all of it or nothing.
         Batches that are merely not synced could lose an earlier one and keep a later one, where
-        LevelDB begins a new log file between them.
+        LevelDB begins a new log file between them. Only for a database that one thread uses.
 
         Raises:
             InvariantError: a key is both put and deleted.
