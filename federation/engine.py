@@ -48,8 +48,9 @@ from sidechain.primitives.block import Block
 TICK_MS: Final = 1_000
 TURN_MS: Final = 4
 """How long the engine works through its inbox before the rest of the process has its turn."""
-TURN_MAX: Final = 256
-"""The same in things done."""
+TURN_LEAST, TURN_MAX = 16, 256
+"""Things done in a turn: where the processor is short, its time may pass without a chance to do
+anything, while the links go on reading."""
 DECISIONS_KEPT_MAX: Final = 10_000
 ALARMS_KEPT_MAX: Final = 50
 OWN_BLOCKS_LOOKED_AT: Final = 100
@@ -263,14 +264,15 @@ class Engine:
         self.has_started.set()
         self._tick()
         while True:
-            work: Work | None = await self._inbox.get()
-            turn_ends_ms = self._now() + TURN_MS
-            for _ in range(TURN_MAX):
-                if work is None:
-                    break
+            work = await self._inbox.get()
+            done, turn_ends_ms = 0, self._now() + TURN_MS
+            while True:  # what is sent in one turn leaves each link in one piece
                 self._do(work)
-                # What is sent in one turn leaves each link in one piece.
-                work = self._inbox.get_now() if self._now() < turn_ends_ms else None
+                done += 1
+                is_late = done >= TURN_LEAST and self._now() >= turn_ends_ms
+                if is_late or done == TURN_MAX or (following := self._inbox.get_now()) is None:
+                    break
+                work = following
             self._finals.send_more()
             await asyncio.sleep(0)  # a queue that is not empty never gives way by itself
 

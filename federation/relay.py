@@ -34,8 +34,9 @@ CLAIMS_JUDGED_MAX: Final = 50
 """Peg-in claims from peers judged at the same time; more are dropped and come again."""
 ANNOUNCE_PAUSE_MS: Final = 10
 """How long transactions are collected for one announcement, after the last one was made."""
-ANNOUNCE_PAUSE_PER_PEER_MS: Final = 5
-"""The same for each peer, where there are many: each costs a write and a read."""
+ANNOUNCE_PAUSE_PER_LINK_MS: Final = 1
+"""The same where there are many: for each of the links that one announcement of every member
+takes, so that what all of them write and read together does not grow with their number."""
 RELAY_PAUSE_MS: Final = 200
 """How long those that came from peers are collected before they are told on."""
 ASK_PAUSE_MS: Final = 20
@@ -256,7 +257,8 @@ class TransactionRelay:
         wait_ms = PAUSES_MS[step]
         if step is _Step.ANNOUNCE_OWN:
             # The first one leaves at once, those behind it together.
-            pause_ms = max(wait_ms, len(self._network.connected) * ANNOUNCE_PAUSE_PER_PEER_MS)
+            links = len(self._network.connected) ** 2
+            pause_ms = max(wait_ms, links * ANNOUNCE_PAUSE_PER_LINK_MS)
             wait_ms = self._announced_ms + pause_ms - self._now_ms()
         if wait_ms <= 0:
             self._take(step)

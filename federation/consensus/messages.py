@@ -136,12 +136,12 @@ class Status:
             raise InvalidMessage("bitmap out of range")
         if reader.left > MEMBERS_MAX * _POSITION.size:
             raise InvalidMessage("too many positions")
-        positions: list[tuple[int, int]] = []
-        while reader.left:
-            position = (reader.i32(), reader.u8())
-            if position != (-1, 0) and not (position[0] >= 0 and 1 <= position[1] <= 3):
+        if reader.left % _POSITION.size:
+            raise InvalidMessage("truncated")
+        positions = tuple(_POSITION.iter_unpack(reader.take(reader.left)))
+        for at_round, at_type in positions:
+            if not (at_round >= 0 and 1 <= at_type <= 3) and (at_round, at_type) != (-1, 0):
                 raise InvalidMessage("position out of range")
-            positions.append(position)
         return cls(
             height=height,
             tip_hash=tip_hash,
@@ -153,7 +153,7 @@ class Status:
             block_signatures=bitmaps[0],
             prevotes=bitmaps[1],
             precommits=bitmaps[2],
-            positions=tuple(positions),
+            positions=positions,
         )
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from federation.consensus.encoding import FrameKind
 from federation.relay import (
-    ANNOUNCE_PAUSE_PER_PEER_MS,
+    ANNOUNCE_PAUSE_MS,
     ASK_PAUSE_MS,
     CLAIMS_JUDGED_MAX,
     FRAME_ROOM_BYTES,
@@ -189,7 +189,7 @@ async def test_own_transactions_when_many_come_at_once_then_announced_together(
     first = stage.network.take(FrameKind.TXINV)
     assert [(m, len(decode_inventory(b))) for m, b in first] == [(1, 1), (2, 1), (3, 1)]
     assert {b for _, b in stage.network.take(FrameKind.TX)} == {transactions[0].serialize()}
-    stage.pass_time(3 * ANNOUNCE_PAUSE_PER_PEER_MS)
+    stage.pass_time(ANNOUNCE_PAUSE_MS)
     rest = stage.network.take(FrameKind.TXINV)
     assert [(m, len(decode_inventory(b))) for m, b in rest] == [(1, 4), (2, 4), (3, 4)]
     assert len(stage.network.take(FrameKind.TX)) == 12
