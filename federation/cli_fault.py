@@ -28,6 +28,12 @@ for_option = click.option(
     help="End by itself after so many seconds. [default: lasts until `fedpeg fault heal`]",
 )
 
+down_option = click.option(
+    "--for",
+    "for_ms",
+    type=Seconds(),
+    help="Leave it down for so many seconds before it starts. [default: starts at once]",
+)
 anyway_option = click.option(
     "--anyway",
     is_flag=True,
@@ -149,12 +155,15 @@ def _register_processes(group: click.Group) -> None:
 def _register_disks(group: click.Group) -> None:
     @command(group, "wipe")
     @click.argument("member")
-    @for_option
+    @down_option
     @anyway_option
     async def wipe(session: Session, *, member: str, for_ms: int | None, anyway: bool) -> None:
-        """Delete all that a member has but its keys; it stays down for the time of --for."""
+        """Delete all that a member has but its keys, and start it.
+
+        It abstains until the others have shown it what it may have signed.
+        """
         await _faults(session).wipe(member, down_s=_seconds(for_ms) or 0, anyway=anyway)
-        _done(session, {"wiped": member}, f"{member} has lost its disk", for_ms)
+        _done(session, {"wiped": member}, f"{member} has lost its disk{_down(for_ms)}", None)
 
     @command(group, "snapshot")
     @click.argument("member")
@@ -166,7 +175,7 @@ def _register_disks(group: click.Group) -> None:
     @command(group, "restore")
     @click.argument("member")
     @click.option("--snapshot", help="Which one. [default: the newest]")
-    @for_option
+    @down_option
     @anyway_option
     async def restore(
         session: Session, *, member: str, snapshot: str | None, for_ms: int | None, anyway: bool
@@ -174,7 +183,8 @@ def _register_disks(group: click.Group) -> None:
         """Put an old copy in the place of a member's disk, and tell the member nothing of it."""
         down_s = _seconds(for_ms) or 0
         name = await _faults(session).restore(member, snapshot, down_s=down_s, anyway=anyway)
-        _done(session, {"restored": member, "snapshot": name}, f"{member} has disk {name}", for_ms)
+        text = f"{member} has disk {name}{_down(for_ms)}"
+        _done(session, {"restored": member, "snapshot": name}, text, None)
 
     @command(group, "corrupt-journal", context_settings=RAW_NUMBERS)
     @click.argument("member")
@@ -297,6 +307,10 @@ async def _begin(session: Session, injection: Injection, what: str, for_ms: int 
 def _done(session: Session, facts: dict[str, Any], text: str, for_ms: int | None) -> None:
     lasts = f"\nends by itself after {for_ms / 1_000:g} s" if for_ms else ""
     session.output.result(facts, text + lasts)
+
+
+def _down(for_ms: int | None) -> str:
+    return f"\nit starts in {for_ms / 1_000:g} s" if for_ms else ""
 
 
 def _plain(fault: ActiveFault) -> dict[str, Any]:
