@@ -3,7 +3,7 @@
 Source: peg:12, peg:P3, N4.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from peg.bounds import bounds_json, loss_bounds
@@ -54,10 +54,12 @@ class PegReports:
         broadcasts: Broadcasts,
         is_syncing: Callable[[], bool],
         may_change_script: Callable[[], bool],
+        valid_programs: Callable[[], Iterable[bytes]],
     ) -> None:
         """Read from these parts whenever asked."""
         self._is_syncing = is_syncing
         self._may_change_script = may_change_script
+        self._valid_programs = valid_programs
         self._chain = chain
         self._script = script
         self._ledger = ledger
@@ -86,7 +88,8 @@ class PegReports:
         if self._may_change_script():
             return "the federation's script may change at the end of this epoch"
         try:
-            check_fedpeg_program(self._script.program)
+            for program in (self._script.program, *self._valid_programs()):
+                check_fedpeg_program(program)
         except InsaneParameters as error:
             return str(error)
         tip = history.tip

@@ -98,6 +98,7 @@ class PegService:
         self.reports = PegReports(
             is_syncing=ports.is_catching_up,
             may_change_script=self._may_change_script,
+            valid_programs=self._valid_programs,
             chain=setup.chain,
             script=setup.script,
             ledger=self.ledger,
@@ -144,6 +145,10 @@ class PegService:
     def _may_change_script(self) -> bool:
         covenants = self._ports.covenants
         return covenants is not None and covenants.may_change_script()
+
+    def _valid_programs(self) -> list[bytes]:
+        covenants = self._ports.covenants
+        return [] if covenants is None else [pair.program for pair in covenants.valid_scripts()]
 
     def _make_covenants(self) -> CovenantClaims | None:
         if self._ports.covenants is None:

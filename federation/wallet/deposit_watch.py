@@ -50,6 +50,7 @@ class DepositWatch:
         self._conflicts: dict[int, tuple[bytes, str]] = {}
         self._spent: dict[int, tuple[bytes, bool]] = {}
         self._keyless: dict[int, KeylessState] = {}
+        self._told: dict[int, bytes] = {}
 
     # ---- what the views show ----
 
@@ -67,7 +68,12 @@ class DepositWatch:
 
     def forget_all_but(self, numbers: set[int]) -> None:
         """Keep answers about these peg-ins alone."""
-        memories: tuple[dict[int, Any], ...] = (self._conflicts, self._spent, self._keyless)
+        memories: tuple[dict[int, Any], ...] = (
+            self._conflicts,
+            self._spent,
+            self._keyless,
+            self._told,
+        )
         for memory in memories:
             for number in [number for number in memory if number not in numbers]:
                 del memory[number]
@@ -126,6 +132,10 @@ class DepositWatch:
             if error.code != CODE_UNKNOWN:
                 self._keyless[pegin.number] = KeylessState("claimable", error.message)
                 return
+            tip = self._tip()
+            if self._told.get(pegin.number) == tip:
+                return  # told at this tip already; a member that lags or lies is not asked faster
+            self._told[pegin.number] = tip
             terms = target.covenant
             key = None if terms.internal_key == NUMS_KEY else terms.internal_key.hex()
             _, reasons = await self._members.call_each(

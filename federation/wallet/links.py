@@ -4,6 +4,7 @@ What the wallet process needs from outside is declared here as protocols, so tha
 their own behind them.
 """
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -20,6 +21,7 @@ from sidechain.api.registry import IN_WARMUP, VERIFY_ALREADY_IN_CHAIN, RpcError
 from sidechain.errors import Unavailable
 from sidechain.primitives.transaction import OutPoint
 
+EACH_TIMEOUT_S = 5
 FAUCET_RATE_SATS_PER_KVB = 2_000
 """Fee rate of funding transactions where the node has no estimate."""
 
@@ -146,16 +148,27 @@ class MemberLinks:
         raise Unavailable(f"no member of the federation answers: {reason}")
 
     async def call_each(self, method: str, *params: Any) -> tuple[list[Any], list[str]]:
-        """Run a method at every member: the replies, and why the others gave none."""
+        """Run a method at every member at once: the replies, and why the others gave none.
+
+        A member that is frozen is waited for a short while only.
+        """
         replies: list[Any] = []
         reasons: list[str] = []
-        for link in self._links:
+
+        async def ask(link: RpcLink) -> None:
             try:
-                replies.append(await link.call(method, *params))
+                async with asyncio.timeout(EACH_TIMEOUT_S):
+                    replies.append(await link.call(method, *params))
+            except TimeoutError:
+                reasons.append(f"a member did not answer within {EACH_TIMEOUT_S} s")
             except Unavailable as error:
                 reasons.append(str(error))
             except RpcError as error:
                 reasons.append(error.message)
+
+        async with asyncio.TaskGroup() as group:
+            for link in self._links:
+                group.create_task(ask(link))
         return replies, reasons
 
     def turn(self) -> None:

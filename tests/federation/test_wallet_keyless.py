@@ -157,6 +157,11 @@ async def test_registration_when_a_member_forgot_a_ripe_one_then_told_by_itself(
     world.federation.covenants.clear()
     await world.mine(PEGIN_DEPTH)
     assert len(world.federation.covenants) == 1
+    calls = [member.calls.count("registercovenant") for member in world.members]
+    for _ in range(3):
+        world.federation.covenants.clear()
+        await world.turn()
+    assert [member.calls.count("registercovenant") for member in world.members] == calls
 
 
 async def test_registration_when_made_elsewhere_then_from_the_same_words(world: World) -> None:

@@ -13,6 +13,7 @@ from sidechain.crypto.keys import schnorr_sign
 from sidechain.errors import InvalidEncoding, PeerFault
 from sidechain.primitives.parent import parse_parent_tx
 from sidechain.primitives.transaction import OutPoint, Transaction
+from sidechain.validation.pegins import FedpegPair
 from tests.peg.members import PegWorld
 from tests.peg.world import p2wpkh_script, parent_tx, secret
 
@@ -403,6 +404,10 @@ async def test_addresses_when_one_must_not_be_shown_then_closed_with_the_reason(
     world.script_may_change = True
     assert "may change at the end of this epoch" in reports.closed_reason()
     world.script_may_change = False
+    enforced = world.valid_scripts
+    world.valid_scripts = (FedpegPair(b"\x51\x20" + bytes(32), b"\x51"), *enforced)
+    assert reports.closed_reason().startswith("S11")
+    world.valid_scripts = enforced
     await pause_deposits(world, 2)
     assert reports.closed_reason().startswith("deposits are paused until clock")
     assert not reports.info()["deposits_open"]
