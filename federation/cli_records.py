@@ -256,10 +256,9 @@ def _register_return(group: click.Group) -> None:
     @command(group, "return")
     @click.argument("deposit", metavar="TXID:VOUT")
     @click.argument("address", metavar="BTC_ADDRESS")
-    @click.option("--claim-script", required=True, metavar="HEX", help="What the deposit was for.")
+    @click.option("--claim-script", metavar="HEX", help="What the deposit was made for.")
     @click.option(
         "--proof",
-        required=True,
         metavar="HEX",
         help="The depositor's signature: public key and DER, or 64 bytes for taproot.",
     )
@@ -269,23 +268,31 @@ def _register_return(group: click.Group) -> None:
         *,
         deposit: str,
         address: str,
-        claim_script: str,
-        proof: str,
+        claim_script: str | None,
+        proof: str | None,
         member_name: str | None,
     ) -> None:
         """Give a deposit that is too old to be claimed back to a Bitcoin address.
 
-        The depositor proves control of the claim script by a signature over
+        A wallet of this machine proves that the deposit is its own. For somebody else's give
+        --claim-script and --proof: a signature by the key of the claim script over
         tagged_hash("fedpeg/return", genesis ‖ outpoint ‖ SHA256(scriptPubKey of the address)).
         """
+        if (claim_script is None) != (proof is None):
+            raise click.UsageError("--claim-script and --proof belong together")
+        outpoint = _outpoint(deposit, "deposit")
         async with session.bitcoind() as bitcoind:
             await check_bitcoin_address(bitcoind, address)
+        if claim_script is None or proof is None:
+            async with session.wallets() as wallets:
+                made = await wallets.call("provereturn", deposit, address)
+            claim_script, proof = made["claim_script"], made["proof"]
         federation = session.federation
         params = federation.load_federation(federation.require_state()).chain_params()
         script = decode_address(address, params.parent_prefixes).script
-        record = ReturnRecord(_outpoint(deposit, "deposit"), sha256(script))
         details = {"claim_script": claim_script, "proof": proof, "return_script": script.hex()}
-        await _approve(session, encode_record(record), member_name, details)
+        record = encode_record(ReturnRecord(outpoint, sha256(script)))
+        await _approve(session, record, member_name, details)
 
 
 # -- parts

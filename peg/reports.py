@@ -23,6 +23,7 @@ from peg.parent_view import ParentView
 from peg.receipts import BurnFacts, Payment, payment_of
 from peg.record_texts import record_json
 from peg.records import Record, ReopenRecord
+from peg.reserves import Halt
 from peg.state import LANE, PegView
 from peg.status import (
     audit_json,
@@ -213,7 +214,18 @@ class PegReports:
         forced = view.open_batch.versions[-1:] if view.open_batch is not None else ()
         if any(version.forced_sats for version in forced):
             found.append("P24: the open batch pays fees that the pool does not hold")
+        if self._blocks_a_sweep(view):
+            found.append("P12: payouts stand still and a coin expires: CANCEL the open batch")
         return found
+
+    def _blocks_a_sweep(self, view: PegView) -> bool:
+        """Whether a batch that may not be signed now keeps an expiring coin from being swept."""
+        batch, tip = view.open_batch, view.totals.commitment.height
+        if batch is None or not batch.payouts:
+            return False
+        stopped = view.totals.is_paused or bool(set(view.halts) - {Halt.COIN_AGE})
+        window = self._parameters.sweep_window
+        return stopped and any(coin.blocks_left(tip) <= window for coin in view.coins)
 
     def _burn(self, burn: Burn) -> dict[str, Any]:
         history, view = self._ledger.history, self._ledger.view

@@ -184,6 +184,8 @@ def return_refusal(
     """
     if view.height != history.height or not on_best_chain:
         return "R0: the committed block is not on the own best chain at the own final tip"
+    if Halt.BROKEN in view.halts or Halt.MISMATCH in view.halts:
+        return "R8: lane broken or books differ"
     if history.claimed(batch.anchor) is not None:
         return "C9: deposit is claimed"
     parameters = view.totals.parameters

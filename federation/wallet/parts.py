@@ -18,6 +18,7 @@ from federation.wallet.methods import WalletMethods
 from federation.wallet.peg_methods import PegMethods
 from federation.wallet.peg_store import PegStore
 from federation.wallet.pset_methods import PsetMethods
+from federation.wallet.return_proofs import ReturnProofs
 from federation.wallet.spending import Spending
 from federation.wallet.views import PegViews
 from federation.wallet.worker import PegWorker
@@ -138,9 +139,10 @@ def assemble(book: WalletBook, params: ChainParams, outside: Outside) -> Parts:
         on_peg_work=outside.on_peg_work,
     )
     pegs = _peg_methods(store, params, chain, worker, views, spending, outside)
+    proofs = ReturnProofs(store=store, params=params, keyring=keyring, views=views)
     psets = PsetMethods(spending=spending, assets=assets, params=params)
     issuing = AssetMethods(spending=spending, assets=assets)
-    methods = Methods((wallets, *pegs, issuing, psets))
+    methods = Methods((wallets, *pegs, proofs, issuing, psets))
     return Parts(
         store=store,
         chain=chain,
