@@ -193,7 +193,9 @@ def _hello_of(local: Local, name: str, keys: Path) -> bytes:
         connection.settimeout(DEADLINE_S)
         data = b""
         while len(data) < 5 + HELLO_BYTES:
-            data += connection.recv(4_096)
+            more = connection.recv(4_096)
+            assert more, "hung up before it said hello"
+            data += more
     federation = json.loads((local.data / "federation.json").read_text())
     theirs = data[5 : 5 + HELLO_BYTES]
     key = bytes.fromhex(federation["members"][0]["block_key"])
