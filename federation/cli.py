@@ -21,6 +21,7 @@ from federation import (
     cli_proofs,
     cli_pset,
     cli_signer,
+    cli_sim,
     cli_wallet,
 )
 from federation.bitcoind_process import BitcoindMissing
@@ -51,6 +52,7 @@ cli_local.register(program)
 cli_pset.register(cli_wallet.register(program))
 cli_asset.register(program)
 cli_signer.register(program)
+cli_sim.register(program)
 cli_peg.register(program)
 cli_fault.register(program)
 cli_proofs.register(program)

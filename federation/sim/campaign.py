@@ -9,6 +9,8 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,6 +32,7 @@ class Total:
 
     Attributes:
         next_seed: all seeds of the range below it are done.
+        code: which code ran the newest of them; `older` is how many ran on other code.
         beyond: chunks above it that are done too, by first seed.
     """
 
@@ -42,6 +45,8 @@ class Total:
     events: int = 0
     healed: int = 0
     busy_ms: int = 0
+    older: int = 0
+    code: str = ""
     beyond: dict[int, int] = field(default_factory=dict)
 
     def add(self, outcome: Outcome) -> None:
@@ -72,7 +77,7 @@ def load_total(path: Path | None, first: int, end: int, mix: Mix) -> Total:
         OSError: it cannot be read.
     """
     if path is None or not path.exists():
-        return Total(first=first, end=end, mix=mix, next_seed=first)
+        return Total(first=first, end=end, mix=mix, next_seed=first, code=code_name())
     try:
         plain = json.loads(path.read_text())
         known = Mix(**plain["mix"])
@@ -80,10 +85,23 @@ def load_total(path: Path | None, first: int, end: int, mix: Mix) -> Total:
             raise BadState(f"{path} is of other seeds or sizes; name another file with --state")
         beyond = {int(k): int(v) for k, v in plain["beyond"].items()}
         numbers = {n: int(plain[n]) for n in ("next_seed", "seeds", "heights", "events", "healed")}
-        busy_ms = int(plain["busy_ms"])
+        busy_ms, code = int(plain["busy_ms"]), str(plain["code"])
+        older = int(plain["older"]) if code == code_name() else numbers["seeds"]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadState(f"{path} is no state file of the simulator: {error}") from None
-    return Total(first=first, end=end, mix=mix, beyond=beyond, busy_ms=busy_ms, **numbers)
+    return Total(
+        first=first, end=end, mix=mix, beyond=beyond, busy_ms=busy_ms,
+        older=older, code=code_name(), **numbers,
+    )  # fmt: skip
+
+
+@lru_cache(maxsize=1)
+def code_name() -> str:
+    """A name for the code that is simulated, and for the simulator: another one, other runs."""
+    digest = sha256()
+    for path in sorted(Path(__file__).resolve().parent.parent.rglob("*.py")):
+        digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def save_total(path: Path, total: Total) -> None:
@@ -101,7 +119,7 @@ class Campaign:
         processes: how many at once.
         until_s: monotonic time at which no chunk is begun any more; None: until all is done.
         state: where the total is kept.
-        on_progress: told after every seed.
+        on_progress: told after every chunk.
     """
 
     def __init__(
@@ -165,24 +183,26 @@ class Campaign:
         order = {"first": first, "end": end, "mix": asdict(self.total.mix)}
         process.stdin.write(json.dumps(order).encode() + b"\n")
         await process.stdin.drain()
-        failed = False
+        done: list[Outcome] = []
         while line := await process.stdout.readline():
             plain: dict[str, Any] = json.loads(line)
             if "done" in plain:
-                if not failed:
-                    self.total.close(first, end)
-                    self._save()
+                self._take(done, first, end)
                 return
-            outcome = Outcome(**plain | {"lines": ()})
-            self._take(outcome)
-            failed = failed or not outcome.is_good
+            done.append(Outcome(**plain | {"lines": ()}))
         raise BrokenWorker(f"a process that ran seeds {first} to {end - 1} ended by itself")
 
-    def _take(self, outcome: Outcome) -> None:
-        self.total.add(outcome)
+    def _take(self, done: list[Outcome], first: int, end: int) -> None:
+        """A chunk ended; one with a failing seed is run again by whoever goes on."""
+        failures = [outcome for outcome in done if not outcome.is_good]
+        if failures:
+            self.failures += failures
+            return
+        for outcome in done:
+            self.total.add(outcome)
         self.total.busy_ms = self._busy_before_ms + int(self.elapsed_s * 1_000)
-        if not outcome.is_good:
-            self.failures.append(outcome)
+        self.total.close(first, end)
+        self._save()
         self._on_progress(self.total)
 
     @property

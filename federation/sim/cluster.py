@@ -66,7 +66,7 @@ class Simulation:
         self.plan = MemberPlan(scenario.epochs, real_keys=real)
         self.trace = Trace() if keep_trace else None
         self.checker = Checker(self.plan, self.scheme, scenario.liars, ignored)
-        self.witness = Witness(self.checker, TIMES)
+        self.witness = Witness(self.checker, TIMES, lambda member: self.keys(member).public_key[1:])
         self.now_ms = self.events = self.timer_count = 0
         self.is_healed = False
         self.accused: dict[int, int] = {}

@@ -377,21 +377,18 @@ class Liars:
                 self._send_block(member, target, height, hash_)
 
     def _miscited(self, proposal: Proposal) -> Proposal:
-        """Now and then the POL is missing or of another round than the one cited."""
-        vote, pol = proposal.vote, proposal.certificate
-        if pol is None or self.rng.random() < 0.7:
+        """Now and then the POL is missing, or of another round or block than the one cited."""
+        vote, pol, rng = proposal.vote, proposal.certificate, self.rng
+        if vote.round == 0 or rng.random() < 0.6:
             return proposal
-        if self.rng.random() < 0.5:
-            return Proposal(vote, None)
-        others = [p for (r, _), p in sorted(self._pols[vote.height].items()) if r != pol.round]
-        if not others or vote.round == 0:
-            return proposal
-        cited = self.rng.randrange(vote.round)
+        first = 0 if pol is None else pol.round
+        cited = rng.randrange(first, vote.round)
+        others = [found for _, found in sorted(self._pols[vote.height].items())]
+        shown = rng.choice([pol, pol, None, *others[:2]])
         member = self.sim.plan.members(vote.height)[vote.member]
-        again = self._vote(
-            member, VoteType.PROPOSAL, vote.height, vote.round, vote.block_hash, cited
-        )
-        return Proposal(again, self.rng.choice([pol, *others]))
+        hash_ = vote.block_hash
+        again = self._vote(member, VoteType.PROPOSAL, vote.height, vote.round, hash_, cited)
+        return Proposal(again, shown)
 
     def _sign_blocks(self, height: int) -> None:
         """Somebody decided: sign everything that exists, for some, or nothing at all."""

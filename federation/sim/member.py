@@ -24,6 +24,7 @@ from federation.consensus.votes import (
     Certificate,
     Proposal,
     Vote,
+    VoteType,
 )
 from federation.signer import SignerFailed, SignerRefused
 from federation.sim.catch_up import CatchUp
@@ -52,6 +53,7 @@ class Node:
         life: number of its process; 0 before the first.
         is_told: the operator starts it with `--restored` next time.
         is_gone: it never starts again.
+        ordered: position of the newest vote that this process ordered.
         is_lost: its journal was lost or restored in this run, to its knowledge or not.
     """
 
@@ -71,6 +73,8 @@ class Node:
         self._timers: dict[ev.Timer, int] = {}
         self._shown: tuple[int, int, int] = (0, -1, -1)
         self._in_hand: FinalBlock | None = None
+        self._connected_ms = -TIMES.block_interval_ms
+        self.ordered: tuple[int, int, int] = (0, -1, 0)
 
     @property
     def height(self) -> int:
@@ -316,6 +320,12 @@ class Node:
             self.journal.append(kind, body, sync=sync)
 
     def _sign_vote(self, order: fx.SignVote) -> ev.Event | None:
+        vote = order.vote
+        if not order.again:
+            self.ordered = (vote.height, vote.round, int(vote.type))
+        if not order.again and not self.is_suspect:
+            self._check_pace(vote)
+            self.sim.witness.on_prevote(self.member, self.life, vote)
         try:
             vote = self.signer.sign_vote(order.vote, order.certificate)
         except SignerRefused as error:
@@ -323,6 +333,13 @@ class Node:
                 self.sim.checker.on_refused(self.member, str(order.vote), error.reason)
             return None
         return ev.VoteSigned(now_ms=self.sim.now_ms, vote=vote)
+
+    def _check_pace(self, vote: Vote) -> None:
+        """C20: no proposal within min_interval of the block before it."""
+        waited_ms = self.sim.now_ms - self._connected_ms
+        is_first = vote.type is VoteType.PROPOSAL and vote.round == 0
+        if is_first and waited_ms < TIMES.min_interval_ms:
+            self.sim.checker.fail("C20", f"{self.label} waited {waited_ms} ms: {vote}")
 
     def _sign_block(self, order: fx.SignBlock) -> ev.Event | None:
         try:
@@ -356,9 +373,10 @@ class Node:
                     checker.on_proposal_sent(member, message)
                 self._check_own(vote)
             case Vote() if message.member == own and message.height == self.height:
-                if checker.known_statement(member, message) is None:
-                    self.sim.witness.on_prevote(member, self.life, message)
+                is_new = checker.known_statement(member, message) is None
                 checker.on_vote_sent(member, message, self.written, self.life)
+                if is_new and self.ordered == (message.height, message.round, int(message.type)):
+                    self.sim.witness.on_new_vote(member, self.life, self.written)
             case Vote() if message.height == self.height and message.signature == NO_SIGNATURE:
                 checker.fail("C40", f"{self.label} sends an unsigned vote: {message}")
             case BlockSignature() if message.member == own and message.height == self.height:
@@ -455,6 +473,7 @@ class Node:
         if not self.is_suspect:
             self.sim.checker.on_final(self.member, self.height, block, self.disk.tip)
         self.disk.chain.append(block)
+        self._connected_ms = self.sim.now_ms
         if self.sim.trace is not None:
             self.sim.note(f"{self.label} has block {self.disk.tip_height} {block.hash[:3].hex()}")
         self.sim.on_height(self)

@@ -3,8 +3,12 @@
 Source: consensus:10.
 """
 
+import signal
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from types import FrameType
 from typing import Any, Final
 
 from federation.sim.checker import Violation
@@ -13,6 +17,7 @@ from federation.sim.faults import Lie, Scenario
 
 SHRINK_RUNS_MAX: Final = 400
 SHORTER_CHAOS: Final = (4, 2)
+CPU_LIMIT_S: Final = 60
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,9 +48,12 @@ def run_once(scenario: Scenario, seed: int, **options: Any) -> Outcome:
     simulation = Simulation(scenario, seed, **options)
     rule = text = ""
     try:
-        simulation.run()
+        with _cpu_limit():
+            simulation.run()
     except Violation as error:
         rule, text = error.rule, str(error)
+    except _Endless:
+        rule, text = "endless", f"endless: the core computes for more than {CPU_LIMIT_S} s"
     except Exception as error:  # of the core or of the simulator: both are to be looked at
         rule, text = "error", f"error: {error!r}"
         simulation.note(f"VIOLATION {text}")
@@ -60,6 +68,29 @@ def run_once(scenario: Scenario, seed: int, **options: Any) -> Outcome:
         progress_was_due=simulation.is_progress_due(),
         lines=tuple(simulation.trace.lines) if simulation.trace is not None else (),
     )
+
+
+class _Endless(BaseException):
+    """A run computes without an end."""
+
+
+@contextmanager
+def _cpu_limit() -> Iterator[None]:
+    """Interrupt a loop in the code under test that never ends; in a main thread only."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        raise _Endless
+
+    before = signal.signal(signal.SIGPROF, stop)
+    signal.setitimer(signal.ITIMER_PROF, CPU_LIMIT_S)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
 
 
 class Shrinker:

@@ -6,6 +6,7 @@ Source: consensus:C33, consensus:C56, consensus:C58, consensus:C71, consensus:C7
 N8.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from federation.consensus.effects import CheckBlock, SendAnswer, SetTimer
@@ -42,8 +43,10 @@ class _Returned:
 class Witness:
     """Remembers deliveries of correct members."""
 
-    def __init__(self, checker: Checker, times: ConsensusTimes) -> None:
-        self._checker, self._times = checker, times
+    def __init__(
+        self, checker: Checker, times: ConsensusTimes, key_of: Callable[[int], bytes]
+    ) -> None:
+        self._checker, self._times, self._key_of = checker, times, key_of
         self._memories: dict[int, _Memory] = {}
         self._returned: dict[int, _Returned] = {}
 
@@ -71,9 +74,7 @@ class Witness:
         """
         memory = self._memory(member, life)
         match message:
-            case Proposal(vote, certificate):
-                if certificate is not None:
-                    self.on_told(member, life, certificate, window)
+            case Proposal(vote, _):
                 return self._single(memory, vote, window)
             case Certificate():
                 for vote in message.as_votes():
@@ -138,8 +139,16 @@ class Witness:
             return
         key = (vote.height, vote.round, vote.block_hash)
         verdict = self._memory(member, life).verdicts.get(key)
-        if verdict is not None and verdict is not Verdict.ACCEPTABLE:
-            self._checker.fail("N8", f"m{member} prevotes a block it finds {verdict.value}: {vote}")
+        if verdict is not Verdict.ACCEPTABLE:
+            found = verdict.value if verdict is not None else "not judged in this round"
+            self._checker.fail("N8", f"m{member} prevotes a block it finds {found}: {vote}")
+
+    def on_new_vote(self, member: int, life: int, own: Written) -> None:
+        """J3, C71: with an own vote the highest messages of the others get into the journal."""
+        for other, order in self._memory(member, life).seen.items():
+            known = own.seen.get(self._key_of(other))
+            if other != member and (known is None or order_of(known) < order):
+                self._checker.fail("J3", f"m{member} did not write what it saw of m{other}")
 
     def on_answer(
         self, asker: int, member: int, life: int, order: SendAnswer, own: Written

@@ -16,6 +16,7 @@ from federation.consensus.records import (
     JournalRecord,
     Mode,
     Resume,
+    Seen,
     VoteRecord,
     decode_record,
 )
@@ -47,6 +48,7 @@ class Written:
         position: the highest vote among them.
         signed_height: the highest BLOCKSIG's.
         is_amnesiac, vote_from: by the mode records.
+        seen: highest message of others, by x-only key.
         faults: records that lack what they have to hold (J3).
     """
 
@@ -63,6 +65,7 @@ class Written:
         self.signed_height = 0
         self.is_amnesiac, self.vote_from = False, 0
         self.faults: list[str] = []
+        self.seen: dict[bytes, Vote | BlockSignature] = {}
 
     def look(self) -> "Written":
         """Read what became durable since the last look."""
@@ -107,6 +110,8 @@ class Written:
                 named = (commit.type, commit.height, commit.block_hash)
                 if named != (VoteType.PRECOMMIT, height, block_hash):
                     self.faults.append(f"the COMMIT in the record is of another block: {height}")
+            case Seen(entries):
+                self.seen.update(entries)
             case Birth():
                 self.is_amnesiac = False
             case Amnesia():
