@@ -319,7 +319,7 @@ def family_a(seed: int) -> Scenario:
     rng = drawing.rng
     members = rng.sample(range(4), 4)
     liar, laggard, wiped = members[0], members[1], members[2 : rng.choice((3, 4))]
-    for kind in ("rollcall", "fair", "sign"):
+    for kind in ("rollcall", "fair", "sign", *rng.choice(((), ("equivocate",)))):
         drawing.add(Lie, at_ms=0, until_ms=FOR_EVER_MS, member=liar, kind=kind)
     drawing.byzantine, drawing.others = [liar], members[1:]
     drawing.chaos_ms = 3_000
@@ -336,7 +336,8 @@ def family_a(seed: int) -> Scenario:
     drawing.add(Cut, at_ms=lost_ms, until_ms=lost_ms + rng.choice((200, 800)), links=links)
     if rng.random() < 0.3:
         drawing.draw_crashes()
-    return drawing.scenario((liar,))
+    found = drawing.scenario((liar,))
+    return replace(found, work_permille=1_000, delay_max_ms=3)
 
 
 def _borders(rng: random.Random, n: int, k: int, liars: tuple[int, ...]) -> tuple[Epoch, ...]:

@@ -10,10 +10,18 @@ from typing import TYPE_CHECKING, Any
 from federation.consensus import events as ev
 from federation.consensus.driver import Driver
 from federation.consensus.early import EarlyMessages
+from federation.consensus.effects import SendAnswer
 from federation.consensus.messages import Answer, Evidence, GetFinal, Message, RollCall, Status
 from federation.consensus.records import Mode
-from federation.consensus.votes import BlockMessage, BlockSignature, Certificate, Proposal, Vote
-from federation.sim.final import FinalMessage, decode_final, is_signed_final
+from federation.consensus.votes import (
+    NO_SIGNATURE,
+    BlockMessage,
+    BlockSignature,
+    Certificate,
+    Proposal,
+    Vote,
+)
+from federation.sim.final import FinalMessage, decode_final, encode_final, is_signed_final
 from federation.sim.world import block_fields, block_hash, is_empty
 
 if TYPE_CHECKING:
@@ -117,3 +125,24 @@ class Incoming:
     def _deliver(self, sender: int, message: Message) -> None:
         node = self._node
         node.feed(ev.MessageReceived(now_ms=node.sim.now_ms, sender=sender, message=message))
+
+    def answer(self, order: SendAnswer) -> None:
+        """Complete, sign and send a roll-call answer (C71)."""
+        node = self._node
+        if not node.is_suspect:
+            own = node.written
+            node.sim.witness.on_answer(order.to, node.member, node.life, order, own)
+        proof: bytes | Certificate | None = order.certificate
+        if proof is None and order.known:
+            proof = encode_final(node.disk.chain[order.known - 1])
+        answer = Answer(
+            known=order.known,
+            known_hash=order.known_hash,
+            abstaining=order.abstaining,
+            answerer_key=node.key.public_key[1:],
+            signature=NO_SIGNATURE,
+            proof=proof,
+            seen=order.seen,
+        )
+        signed = node.signer.sign_rollcall_answer(answer, order.asker_key, order.nonce)
+        node.send(order.to, signed)

@@ -249,7 +249,7 @@ class Liars:
 
     def _style(self, member: int) -> str:
         styles = [kind for kind in VOTING if self._does(member, kind)]
-        return self.rng.choice([*styles, "silent"])
+        return "fair" if styles == ["fair"] else self.rng.choice([*styles, "silent"])
 
     def _pester(self, height: int, round_: int) -> None:
         """Things that a correct member has to throw away."""

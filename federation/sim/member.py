@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from federation.consensus import effects as fx
 from federation.consensus import events as ev
 from federation.consensus.driver import Driver
-from federation.consensus.messages import Answer, Evidence, Message
+from federation.consensus.messages import Evidence, Message
 from federation.consensus.records import (
     JournalRecord,
     Mode,
@@ -280,13 +280,13 @@ class Node:
             case fx.Broadcast(message):
                 for peer in sim.plan.everyone:
                     if peer != self.member:
-                        self._send(peer, message)
+                        self.send(peer, message)
             case fx.Send(to, message):
-                self._send(to, message)
+                self.send(to, message)
             case fx.SendFinal(to, from_height, count):
                 self.send_final(to, from_height, count)
             case fx.SendAnswer():
-                self._send_answer(effect)
+                self.incoming.answer(effect)
             case fx.CatchUp(peer, height):
                 self.catch_up.peer_at(peer, height - 1)
             case fx.SetTimer(timer, after_ms):
@@ -352,7 +352,8 @@ class Node:
             return None
         return ev.BlockSigned(now_ms=self.sim.now_ms, signature=signature)
 
-    def _send(self, to: int, message: Message) -> None:
+    def send(self, to: int, message: Message) -> None:
+        """Put a message on a link; each is a point at which the process may die."""
         if self.armed is not None:
             self._on_point("send", 0)
         self._check_own(message)
@@ -512,22 +513,3 @@ class Node:
         """A frame came over a link."""
         if self.driver is not None:
             self.incoming.receive(sender, message)
-
-    def _send_answer(self, order: fx.SendAnswer) -> None:
-        if not self.is_suspect:
-            own = self.written
-            self.sim.witness.on_answer(order.to, self.member, self.life, order, own)
-        proof: bytes | Certificate | None = order.certificate
-        if proof is None and order.known:
-            proof = encode_final(self.disk.chain[order.known - 1])
-        answer = Answer(
-            known=order.known,
-            known_hash=order.known_hash,
-            abstaining=order.abstaining,
-            answerer_key=self.key.public_key[1:],
-            signature=NO_SIGNATURE,
-            proof=proof,
-            seen=order.seen,
-        )
-        signed = self.signer.sign_rollcall_answer(answer, order.asker_key, order.nonce)
-        self._send(order.to, signed)
