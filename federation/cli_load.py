@@ -142,6 +142,8 @@ async def _search(session: Session, plan: Plan, limit_ms: int) -> None:
 def _step_text(found: Found, holds: bool) -> str:
     p50, p99 = found.percentile(50), found.percentile(99)
     word = "holds" if holds else "does not hold"
+    if found.falls_behind:
+        word += " (falls behind)"
     return (
         f"{found.rate:g}/s {word}: p50 {p50:.0f} ms, p99 {p99:.0f} ms, {found.stuck} stuck, "
         f"{found.achieved_per_s:.0f}/s achieved"

@@ -204,7 +204,8 @@ async def find_max(
     limit_ms: int,
     tell: Callable[[Found, bool], None],
 ) -> float:
-    """The highest rate found at which everything becomes final and p99 keeps a limit.
+    """The highest rate found at which everything becomes final, p99 keeps a limit, and payments
+    do not take longer and longer.
 
     The rate is doubled until one fails, then halved in between.
 
@@ -218,7 +219,8 @@ async def find_max(
     rate = first_rate
     for _ in range(STEPS_MAX):
         found = await run(rate)
-        holds = not found.stuck and found.percentile(99) <= limit_ms
+        is_quick = found.percentile(99) <= limit_ms
+        holds = is_quick and not found.stuck and not found.falls_behind
         tell(found, holds)
         if holds:
             held = rate

@@ -278,6 +278,8 @@ class Generator:
             return f"{name} does not answer"
         if outcome.txid[::-1].hex() in mempool:
             return f"waits in the mempool of {name}"
+        if outcome.accepted_ms == NEVER:
+            return f"{name} has not answered yet"
         return f"{name} does not know it"
 
     async def _tell_progress(self, total: int) -> None:

@@ -13,6 +13,9 @@ from typing import Any, Final
 PERCENTS: Final = {"p50": 50, "p90": 90, "p99": 99}
 NEVER: Final = math.inf
 EXAMPLES_SHOWN: Final = 10
+GROWTH_MAX: Final = 1.5
+GROWTH_SLACK_MS: Final = 200
+"""How much longer the last payments of a load may take than earlier ones when it is sustained."""
 
 
 @dataclass(slots=True)
@@ -87,6 +90,16 @@ class Found:
     def percentile(self, percent: int) -> float:
         """Milliseconds to finality that so many percent did not exceed."""
         return _percentile(sorted(_latencies(self.outcomes)), percent)
+
+    @property
+    def falls_behind(self) -> bool:
+        """Whether payments took longer and longer: the last quarter against the second."""
+        latencies = _latencies(self.outcomes)
+        quarter = len(latencies) // 4
+        before = sorted(latencies[quarter : 2 * quarter])
+        last = sorted(latencies[len(latencies) - quarter :])
+        allowed_ms = GROWTH_MAX * _percentile(before, 50) + GROWTH_SLACK_MS
+        return bool(quarter) and _percentile(last, 50) > allowed_ms
 
     @property
     def achieved_per_s(self) -> float:

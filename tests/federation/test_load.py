@@ -265,6 +265,13 @@ def test_percentiles_when_payments_are_never_final_then_they_count_as_the_slowes
     assert spread([]) == {}
 
 
+def test_report_when_payments_take_longer_and_longer_then_it_falls_behind() -> None:
+    assert not _found([300.0, 500.0] * 20).falls_behind
+    assert _found([10.0 * n for n in range(200)]).falls_behind
+    assert _found([300.0] * 39 + [NEVER] * 20).falls_behind
+    assert not _found([5.0]).falls_behind
+
+
 def test_report_when_a_process_started_again_then_its_time_counts_from_then() -> None:
     found = _found([5.0])
     found.before = {"m0": ProcessUse(pid=1, cpu_ms=900, rss_bytes=2_000_000)}
