@@ -3,12 +3,36 @@
 At height 1 of four members the proposers of rounds 0, 1, 2, 3 are 1, 2, 3, 0.
 """
 
-from federation.consensus.effects import Accuse, Persist
+from federation.consensus.effects import (
+    Accuse,
+    Broadcast,
+    Connect,
+    Finalize,
+    ForgetBlocks,
+    Persist,
+    SignBlock,
+)
 from federation.consensus.encoding import NIL
-from federation.consensus.events import StartMode, TimerKind
+from federation.consensus.events import (
+    BlockSigned,
+    ConflictFound,
+    MessageReceived,
+    StartMode,
+    TimerKind,
+)
 from federation.consensus.height_state import Step
-from federation.consensus.messages import EvidenceClass
-from federation.consensus.records import Base, BlockSigRecord, Mode, Seen, restore
+from federation.consensus.messages import EvidenceClass, RollCall
+from federation.consensus.records import (
+    Amnesia,
+    Base,
+    Birth,
+    BlockSigRecord,
+    Mode,
+    Resume,
+    Seen,
+    restore,
+)
+from federation.consensus.votes import Proposal
 from federation.sim.world import block_hash
 from tests.federation.consensus.bench import (
     PRECOMMIT,
@@ -17,8 +41,10 @@ from tests.federation.consensus.bench import (
     Bench,
     builds,
     of_type,
+    sent_to,
     sent_votes,
 )
+from tests.federation.consensus.test_rules_starting import answer
 
 
 def in_round_0(me: int = 0, **options: object) -> Bench:
@@ -136,6 +162,51 @@ def test_c56c_newest_precommit_counts() -> None:
     assert accused.evidence.kind is EvidenceClass.AMNESIA
 
 
+def test_c2_blocks_of_an_older_height_are_forgotten_at_the_start() -> None:
+    bench, data = locked_in_round_0()
+    later = Bench(mode=StartMode.INTACT, journal=bench.journal, blocks=bench.disk_blocks, height=2)
+    assert ForgetBlocks(()) in later.effects
+    assert later.agreement.blocks.get(block_hash(data)) is None
+
+
+def test_c75_amnesiac_is_not_made_amnesiac_again_by_what_it_forgot() -> None:
+    bench = Bench(mode=StartMode.AMNESIAC)
+    for round_ in range(3):
+        bench.receive(bench.vote(PREVOTE, round_, NIL, 0))
+    assert [type(record) for record in bench.journal] == [Amnesia]
+
+
+def test_c75_own_message_does_not_take_a_member_out_of_halted() -> None:
+    bench = in_round_0()
+    bench.feed(ConflictFound(now_ms=bench.now_ms, first=b"ours", second=b"theirs"))
+    bench.receive(bench.vote(PREVOTE, 3, NIL, 0))
+    assert bench.driver.mode is Mode.HALTED
+    assert restore(bench.journal).mode is Mode.HALTED
+
+
+def test_c75_messages_from_before_the_loss_are_old_news_after_it() -> None:
+    """RESUME(6) says that what was signed below 6 is forgotten and harmless."""
+    journal = [Birth(), Amnesia(), Resume(6)]
+    bench = Bench(mode=StartMode.INTACT, journal=journal, height=6)
+    old = Bench(height=5).vote(PRECOMMIT, 0, NIL, 0)
+    for member in (1, 2):
+        bench.receive(answer(member, known=5, seen=old))
+    assert bench.driver.mode is Mode.VOTING
+
+
+def test_c75_rolled_back_after_a_resume_asks_anew() -> None:
+    """The bound of the first loss says nothing about the second."""
+    bench = Bench(mode=StartMode.AMNESIAC, height=5)
+    for member in (1, 2, 3):
+        bench.receive(answer(member, known=4))
+    bench.final(b"5" * 32, signers=(1, 2, 3))
+    bench.start_height(6)
+    assert bench.driver.mode is Mode.VOTING
+    effects = bench.receive(bench.vote(PREVOTE, 0, NIL, 0))
+    assert bench.driver.mode is Mode.ABSTAINING
+    assert any(isinstance(b.message, RollCall) for b in of_type(effects, Broadcast))
+
+
 def test_c71_what_was_seen_is_recorded_once() -> None:
     bench = in_round_0()
     bench.receive(bench.vote(PREVOTE, 0, NIL, 3))
@@ -145,3 +216,78 @@ def test_c71_what_was_seen_is_recorded_once() -> None:
     assert sum(isinstance(record, Seen) for record in bench.journal) == 1
     assert all(p.records for p in of_type(bench.effects, Persist))
     assert len(restore(bench.journal).seen) == 1
+
+
+def test_c60_journaled_block_signature_alone_stands_against_k_others() -> None:
+    """Its COMMIT is no longer held; another final block, or k signatures for one, still halt."""
+    base = Base(
+        mode=Mode.VOTING,
+        vote_from=0,
+        position=(1, 0, 3),
+        block_signature=(1, b"h" * 32),
+        records=(),
+    )
+    bench = Bench(mode=StartMode.INTACT, journal=[base])
+    assert of_type(bench.final(b"f" * 32, signers=(1, 2, 3)), Connect) == []
+    assert bench.driver.mode is Mode.HALTED
+    bench = Bench(mode=StartMode.INTACT, journal=[base])
+    data = bench.block(1)
+    bench.offer(data)
+    for member in (1, 2, 3):
+        bench.receive(bench.block_signature(block_hash(data), member))
+    assert bench.driver.mode is Mode.HALTED
+    assert of_type(bench.effects, Finalize) == []
+
+
+def test_c60_halted_member_sends_no_block_signature_that_was_made_too_late() -> None:
+    bench = in_round_0()
+    data = bench.block(1)
+    bench.propose(data)
+    commit = bench.certificate(PRECOMMIT, 0, block_hash(data), 1, 2, 3)
+    event = MessageReceived(now_ms=bench.now_ms, sender=1, message=commit)
+    assert of_type(bench.driver.handle(event), SignBlock)
+    bench.feed(ConflictFound(now_ms=bench.now_ms, first=b"ours", second=b"theirs"))
+    signature = bench.block_signature(block_hash(data), 0)
+    assert bench.feed(BlockSigned(now_ms=bench.now_ms, signature=signature)) == []
+
+
+def test_wants_a_late_pol_only_if_it_is_newer_than_the_valid_value() -> None:
+    """C30 takes a POL of any round above validRound, also of past rounds."""
+    bench, data = locked_in_round_0()
+    go_to_round(bench, 3)
+    wanted = [
+        round_
+        for round_ in range(5)
+        if bench.driver.wants(bench.certificate(PREVOTE, round_, b"p" * 32, 1, 2, 3))
+    ]
+    assert wanted == [1, 2, 3, 4]
+
+
+def test_wants_a_second_proposal_of_a_round_for_it_is_evidence() -> None:
+    """C22, C56a: known is only what says the same."""
+    bench = in_round_0()
+    first, second = (
+        Proposal(bench.vote(PROPOSAL, 0, bytes([salt]) * 32, 1), None) for salt in (1, 2)
+    )
+    bench.receive(first)
+    assert not bench.driver.wants(first)
+    assert bench.driver.wants(second)
+    assert len(of_type(bench.receive(second), Accuse)) == 1
+
+
+def test_c51_peer_with_the_same_valid_round_gets_no_pol_again() -> None:
+    bench, data = locked_in_round_0()
+    pol = bench.agreement.keeper.pol(0, block_hash(data))
+    for valid_round in (-1, 0):
+        sent = sent_to(bench.receive(bench.status(valid_round=valid_round), sender=2), 2)
+        assert (pol in sent) == (valid_round == -1)
+
+
+def test_c51_peer_in_another_round_does_not_get_this_round_s_proposal() -> None:
+    bench = in_round_0()
+    bench.propose(bench.block(1))
+    proposal = bench.agreement.proposals[0]
+    ahead = ((0, 3),) * 4
+    for round_ in (0, 1):
+        status = bench.status(round=round_, positions=ahead)
+        assert (proposal in sent_to(bench.receive(status, sender=2), 2)) == (round_ == 0)
