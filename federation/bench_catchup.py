@@ -24,7 +24,7 @@ from federation.local import LocalFederation, Report
 from federation.local_state import LOCK_NAME, LocalMember, LocalState, UpOptions
 from federation.member_folder import MemberFolder
 from federation.secret_key import SecretKey
-from federation.signed_heights import sign_heights
+from federation.signed_heights import remember_signing, sign_heights
 from peg.commitments import read_coinbase
 from sidechain.api.client import RpcClient
 from sidechain.chain import Chain
@@ -134,6 +134,14 @@ class CatchupBench:
                 coinbase_scripts=[commitment.script()],
                 on_progress=self._signed,
             )
+            for member, secret in zip(state.members[:-1], secrets, strict=False):
+                remember_signing(
+                    self._member_folder(member).journal,
+                    genesis=params.genesis_hash,
+                    vote_key=secret.public_key[1:],
+                    height=chain.tip_height,
+                    block_hash=chain.tip_hash,
+                )
 
     def _signed(self, done: int) -> None:
         self._report("sign", f"signed {done:,} of {self._plan.heights:,} heights")

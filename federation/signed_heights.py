@@ -6,8 +6,12 @@ coinbase, which repeats the commitment of the block before (N9).
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
 
+from federation.consensus.records import Counter, decode_record, encode_record, restore
 from federation.secret_key import SecretKey
+from federation.wal import Journal
 from sidechain.chain import Chain
 from sidechain.primitives.block import Block
 from sidechain.script.block_signature import signblock_witness
@@ -52,3 +56,25 @@ def _blocks(
         )
         signatures = {secret.public_key: secret.sign_ecdsa(block.hash) for secret in secrets[:k]}
         yield block.with_signblock_witness(signblock_witness(k, keys, signatures))
+
+
+def remember_signing(
+    folder: Path, *, genesis: bytes, vote_key: bytes, height: int, block_hash: bytes
+) -> None:
+    """Write into a stopped member's journal that its key signed the blocks up to this one.
+
+    Otherwise its next start would find own signatures that the journal does not know, and take the
+    journal for one that was rolled back (C75).
+
+    Args:
+        folder: of the journal.
+        vote_key: the member's x-only block key.
+    """
+    journal = Journal.open(folder, genesis=genesis, key=vote_key)
+    try:
+        image = restore(tuple(decode_record(r.kind, r.body) for r in journal.records))
+        counted = () if image.signatures is None else (Counter(image.signatures[1]),)
+        base = replace(image.base(height), block_signature=(height, block_hash), records=counted)
+        journal.rotate(encode_record(base)[1])
+    finally:
+        journal.close()
