@@ -3,6 +3,8 @@
 At height 1 of four members the proposers of rounds 0, 1, 2, 3 are 1, 2, 3, 0.
 """
 
+import pytest
+
 from federation.consensus.effects import (
     Accuse,
     Broadcast,
@@ -10,16 +12,20 @@ from federation.consensus.effects import (
     Finalize,
     ForgetBlocks,
     Persist,
+    SendAnswer,
     SignBlock,
 )
 from federation.consensus.encoding import NIL
 from federation.consensus.events import (
+    BlockChecked,
     BlockSigned,
     ConflictFound,
     MessageReceived,
     StartMode,
     TimerKind,
+    Verdict,
 )
+from federation.consensus.evidence import conflict_of
 from federation.consensus.height_state import Step
 from federation.consensus.messages import EvidenceClass, RollCall
 from federation.consensus.records import (
@@ -27,13 +33,15 @@ from federation.consensus.records import (
     Base,
     Birth,
     BlockSigRecord,
+    InvalidJournal,
     Mode,
     Resume,
     Seen,
+    VoteRecord,
     restore,
 )
-from federation.consensus.votes import Proposal
-from federation.sim.world import block_hash
+from federation.consensus.votes import Proposal, VoteType
+from federation.sim.world import block_hash, block_key
 from tests.federation.consensus.bench import (
     PRECOMMIT,
     PREVOTE,
@@ -291,3 +299,99 @@ def test_c51_peer_in_another_round_does_not_get_this_round_s_proposal() -> None:
     for round_ in (0, 1):
         status = bench.status(round=round_, positions=ahead)
         assert (proposal in sent_to(bench.receive(status, sender=2), 2)) == (round_ == 0)
+
+
+def test_c56c_prevote_of_the_precommit_s_own_round_convicts_nobody() -> None:
+    """An equivocating proposer makes correct members prevote g and, seeing h's POL, precommit h."""
+    bench = in_round_0()
+    lock = bench.vote(PRECOMMIT, 1, b"h" * 32, 1)
+    assert conflict_of(lock, bench.vote(PREVOTE, 1, b"g" * 32, 1)) is None
+    assert conflict_of(lock, bench.vote(PREVOTE, 1, b"g" * 32, 1, 0)) is None
+
+
+def vote_record(height: int, round_: int, kind: VoteType) -> VoteRecord:
+    return VoteRecord(Bench(height=height).vote(kind, round_, NIL, 0), None)
+
+
+def test_c34_journal_with_a_position_twice_is_refused() -> None:
+    record = vote_record(3, 1, PREVOTE)
+    with pytest.raises(InvalidJournal):
+        restore([record, record])
+
+
+def test_c2_votes_of_older_heights_are_not_of_this_one() -> None:
+    older, newer = vote_record(3, 5, PREVOTE), vote_record(4, 0, PREVOTE)
+    image = restore([older, newer])
+    assert image.votes_at(4) == (newer,)
+    assert image.votes_at(3) == ()
+
+
+def test_c34_position_outlives_a_rotation_that_leaves_the_votes_out() -> None:
+    image = restore([vote_record(3, 1, PRECOMMIT)])
+    assert restore([image.base(final_height=3)]).position == (3, 1, 3)
+
+
+def test_c36_journal_with_two_blocks_signed_at_one_height_is_refused() -> None:
+    commit = Bench().certificate(PRECOMMIT, 0, b"h" * 32, 1, 2, 3)
+    first = BlockSigRecord(1, b"h" * 32, commit)
+    assert restore([first, first]).block_signature == (1, b"h" * 32)
+    with pytest.raises(InvalidJournal):
+        restore([first, BlockSigRecord(1, b"g" * 32, commit)])
+
+
+def test_c75_own_prevote_that_cites_another_round_is_another_message() -> None:
+    bench = Bench()
+    said = bench.vote(PREVOTE, 3, b"h" * 32, 0, 1)
+    image = restore([VoteRecord(said, bench.certificate(PREVOTE, 1, b"h" * 32, 1, 2, 3))])
+    assert image.has(said)
+    assert not image.has(bench.vote(PREVOTE, 3, b"h" * 32, 0, 2))
+    assert not image.has(bench.vote(PREVOTE, 3, b"g" * 32, 0, 1))
+
+
+def test_c22_proposal_that_cites_its_own_round_is_not_accepted() -> None:
+    bench = in_round_0()
+    data = bench.block(1)
+    pol = bench.certificate(PREVOTE, 0, block_hash(data), 1, 2, 3)
+    vote = bench.vote(PROPOSAL, 0, block_hash(data), 1, valid_round=0)
+    bench.receive(Proposal(vote, pol))
+    assert bench.agreement.proposals == {}
+
+
+def test_c71_votes_inside_certificates_count_as_seen_later_on() -> None:
+    bench = Bench()
+    bench.receive(bench.certificate(PREVOTE, 0, b"h" * 32, 1, 2, 3))
+    bench.final(b"1" * 32, signers=(0, 1, 2))
+    bench.start_height(2)
+    request = RollCall(block_key(3)[1:], bytes(32))
+    (found,) = of_type(bench.receive(request, sender=3), SendAnswer)
+    assert found.seen is not None
+    assert (found.seen.height, found.seen.member) == (1, 3)
+
+
+def test_c14_objective_verdict_stays_whatever_is_said_later() -> None:
+    bench = in_round_0()
+    data = bench.block(1)
+    bench.propose(data)
+    for verdict, round_ in ((Verdict.INVALID, 0), (Verdict.ACCEPTABLE, 1)):
+        event = BlockChecked(
+            now_ms=bench.now_ms,
+            height=1,
+            round=round_,
+            block_hash=block_hash(data),
+            verdict=verdict,
+        )
+        bench.feed(event)
+        assert bench.agreement.blocks.have(block_hash(data))
+
+
+def test_c37_exactly_k_signatures_make_the_witness() -> None:
+    """All four may come before the bytes do; the surplus one is left out."""
+    bench = in_round_0()
+    data = bench.block(1)
+    for member in (1, 2, 3):
+        bench.receive(bench.block_signature(block_hash(data), member))
+    bench.feed(
+        BlockSigned(now_ms=bench.now_ms, signature=bench.block_signature(block_hash(data), 0))
+    )
+    (finalize,) = of_type(bench.offer(data), Finalize)
+    assert [s.member for s in finalize.signatures] == [0, 1, 2]
