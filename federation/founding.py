@@ -125,6 +125,7 @@ def found_federation(
         rpc_port=0,
         bitcoind=BitcoindAccess(url=bitcoind_url, cookie=Path(bitcoind_cookie)),
         allow_no_byzantine_safety=allow_no_byzantine_safety,
+        second_validator=None,
         **_pace(n, block_time_ms),
     )
     _write_emergency(layer, staging / "emergency", emergency)

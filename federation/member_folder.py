@@ -59,6 +59,7 @@ class MemberConfig:
     gossip_interval_ms: int = 280
     future_limit_s: int = 30
     allow_no_byzantine_safety: bool = False
+    second_validator: BitcoindAccess | None = None
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -87,6 +88,7 @@ class MemberConfig:
             gossip_interval_ms=fields.integer("gossip_interval_ms", 10, 60_000),
             future_limit_s=fields.integer("future_limit_s", 1, 7_200),
             allow_no_byzantine_safety=fields.flag("allow_no_byzantine_safety"),
+            second_validator=_second_validator(fields, folder),
         )
         fields.done()
         if config.min_interval_ms > config.block_interval_ms:
@@ -108,6 +110,9 @@ class MemberConfig:
         else:
             access |= {"user": self.bitcoind.user, "password_env": self.bitcoind.password_env}
         plain = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        second = plain.pop("second_validator")
+        if second is not None:
+            plain["second_validator"] = {"url": second.url, "cookie": str(second.cookie)}
         plain |= {
             "bitcoind": access,
             "allow_no_byzantine_safety": int(self.allow_no_byzantine_safety),
@@ -263,4 +268,14 @@ def _bitcoind(fields: Fields, folder: Path) -> BitcoindAccess:
         password_env=fields.text("password_env", size_max=256),
     )
     fields.done()
+    return access
+
+
+def _second_validator(fields: Fields, folder: Path) -> BitcoindAccess | None:
+    """Another daemon of the same chain whose word counts too (X7); by cookie file only."""
+    if not fields.has("second_validator"):
+        return None
+    access = _bitcoind(Fields(fields.take("second_validator"), "second_validator"), folder)
+    if access.cookie is None:
+        raise InvalidConfig("second_validator has no cookie")
     return access

@@ -31,6 +31,7 @@ from federation.peers import EventLog, PeerIdentity, PeerMember, PeerNetwork
 from federation.peg_evidence import PegEvidence
 from federation.production import BlockProduction
 from federation.relay import TransactionRelay
+from federation.second_opinion import second_opinion
 from federation.signer_keeper import OpenedSigner, member_signer
 from federation.start import (
     CannotStart,
@@ -115,6 +116,7 @@ class Node:
             poll_ms=WATCH_POLL_MS,
         )
         self._network = self._make_network()
+        self._second = second_opinion(self._config.second_validator, self._chain, self._log)
         self._peg = self._make_peg(parts)
         self._production = self._make_production()
         self._evidence = EvidenceStore(
@@ -180,6 +182,7 @@ class Node:
                 self._spawn(self._engine.run(self._parts.start, secrets.token_bytes(32)))
                 self._spawn(self._watcher.run())
                 self._spawn(self._peg.run())
+                self._spawn(self._second.run())
                 if self._keeper is not None:
                     self._spawn(self._keeper.run(self._engine.signer_is_back))
                 await self._engine.has_started.wait()
@@ -333,6 +336,7 @@ class Node:
             ),
             on_work=lambda: self._engine.work_available(),
             is_halted=lambda: self._driver.mode is Mode.HALTED,
+            second_opinion=self._second.reason,
             is_catching_up=lambda: self._engine.is_catching_up,
         )
         return PegService(setup, ports)
@@ -433,13 +437,6 @@ class Node:
         return await self._peg.parent_facts_for(tx)
 
 
-def _burn_relay(federation: FederationFile) -> BurnRelay:
-    programs = (federation.fed_script().program,)
-    return BurnRelay(
-        chain=federation.chain_params(), parameters=federation.peg, fed_programs=programs
-    )
-
-
 def _load_federation(federation_path: Path, config: MemberConfig, log: EventLog) -> FederationFile:
     federation = FederationFile.load(
         federation_path, allow_no_byzantine_safety=config.allow_no_byzantine_safety
@@ -482,7 +479,7 @@ def open_node(
         peg_journal = open_peg_journal(folder, genesis=genesis, vote_key=vote_key, log=log)
         stack.callback(peg_journal.close)
         covenants = stack.enter_context(open_covenants(folder.covenants, params, vote_key, log))
-        burns = _burn_relay(federation)
+        burns = BurnRelay.of(params, federation.peg)
         chain = Chain.open(
             folder.chain,
             params,

@@ -10,6 +10,7 @@ from peg.parameters import PegParameters
 from sidechain.errors import InvalidTransaction
 from sidechain.params import ChainParams
 from sidechain.primitives.transaction import Transaction
+from sidechain.script.script import p2wsh
 from sidechain.validation.pegouts import parse_pegout
 
 REASON = "bad-pegout"
@@ -59,6 +60,12 @@ class BurnRelay:
         self.parameters = parameters
         self._chain = chain
         self._programs = fed_programs
+
+    @classmethod
+    def of(cls, chain: ChainParams, parameters: PegParameters) -> "BurnRelay":
+        """For a chain whose fedpegscript is the one of all its federations."""
+        programs = (p2wsh(chain.fedpegscript),)
+        return cls(chain=chain, parameters=parameters, fed_programs=programs)
 
     def check(self, tx: Transaction) -> None:
         """Refuse a transaction with a burn that would not be paid; raises InvalidTransaction."""

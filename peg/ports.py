@@ -78,7 +78,8 @@ class PegPorts:
         is_healthy: whether the Bitcoin node answered last time.
         is_halted: whether block agreement is halted, which ends payouts too (X1).
         is_catching_up: whether many final blocks are still to come; nothing waits for each.
-        second_opinion: what a second validator says against the own chain (X7); empty: nothing.
+        second_opinion: what a second validator says against the own chain since the height of
+            the last RESUME (X7); empty: nothing.
         burns: the check of the member's mempool; kept at the values in force.
         poke: has the watcher ask the node now.
         signer: raises Unavailable when it refuses now.
@@ -98,7 +99,7 @@ class PegPorts:
     log: EventLog
     covenants: CovenantPorts | None = None
     burns: BurnRelay | None = None
-    second_opinion: Callable[[], str] = lambda: ""
+    second_opinion: Callable[[int], str] = lambda resumed_height: ""
     on_work: Callable[[], None] = lambda: None
     is_halted: Callable[[], bool] = lambda: False
     is_catching_up: Callable[[], bool] = lambda: False

@@ -92,7 +92,9 @@ class SigningTurn:
             alarms=OwnAlarms(
                 is_halted=self._ports.is_halted(),
                 pause_heard=self._pause_heard(),
-                second_opinion=self._ports.second_opinion(),
+                second_opinion=self._ports.second_opinion(
+                    self._ledger.history.governance.resumed_height
+                ),
             ),
         )
         if not reason and self._digests.too_many_differ:

@@ -208,7 +208,7 @@ class PegWorld:
             ),
             is_halted=lambda: member in self.halted,
             is_catching_up=lambda: member in self.catching_up,
-            second_opinion=lambda: self.second_opinions.get(member, ""),
+            second_opinion=lambda resumed_height: self.second_opinions.get(member, ""),
         )
         return PegService(setup, ports)
 
