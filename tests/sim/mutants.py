@@ -262,14 +262,6 @@ EDITS: dict[str, tuple[Edit, ...]] = {
     "valid-value-not-updated": (
         Edit(Agreement, "c30_valid_value", "if is_past and", "if False and"),
     ),
-    "valid-round-at-lock-not-updated": (
-        Edit(
-            Agreement,
-            "c27_lock",
-            "self.valid_hash, self.valid_round = pol.block_hash, self.round",
-            "pass",
-        ),
-    ),
     "reached-with-k-1": (Edit(VoteKeeper, "reached", ">= self.k", ">= self.k - 1"),),
     "pol-with-k-1": (Edit(VoteKeeper, "_count", "< self.k", "< self.k - 1"),),
     "reached-past-only": (Edit(VoteKeeper, "reached", "position >= target", "position > target"),),
