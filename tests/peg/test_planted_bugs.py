@@ -356,5 +356,39 @@ def test_every_planted_bug_of_the_protocol_has_its_test() -> None:
     assert numbers | {bug[0] for bug in BUGS} == set(range(1, 27))
 
 
+SCENARIOS = (
+    "wiped_member_resigns_same_txid",
+    "all_members_wiped",
+    "reorg_swaps_version",
+    "reorg_back_and_forth_three_times",
+    "reset_mid_batch",
+    "old_version_confirms_after_reset",
+    "cancel_races_payout",
+    "pool_empty_then_donation_unjams",
+    "ladder_skips_capped_steps",
+    "head_of_queue_larger_than_window_rest",
+    "pause_by_byzantine_is_rate_limited",
+    "identical_burns_same_script_and_amount",
+    "proposer_commits_depth_0_stale_other_branch",
+    "claim_at_age_limit_plus_minus_1",
+    "emergency_holders_mint_attempt",
+    "lane_broken_and_reopen",
+    "anchor_funding_reorged_and_returns",
+    "emergency_handover_keeps_paid_set",
+    "forged_proof_64_byte_tx",
+    "coinbase_deposit",
+    "two_proposers_claim_same_deposit",
+    "sidechain_second_signed_block_halts",
+    "param_loosening_delayed",
+)
+"""Named scenarios of peg:14 but those of a member change."""
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_every_scenario_of_the_protocol_is_played_under_its_name(name: str) -> None:
+    texts = (path.read_text("utf-8") for path in TESTS.glob("test_*.py"))
+    assert any(f"def test_{name}(" in text for text in texts)
+
+
 def test_scripts_of_old_sets_differ() -> None:
     assert OLD_SET.program != federation().program != p2wpkh_script("x")

@@ -20,7 +20,7 @@ from peg.records import (
     ResumeRecord,
     encode_record,
 )
-from sidechain.errors import InvalidEncoding
+from sidechain.errors import InvalidBlock, InvalidEncoding
 from sidechain.primitives.parent import parse_parent_tx
 from sidechain.primitives.transaction import OutPoint
 from tests.peg.members import PegWorld
@@ -33,7 +33,7 @@ from tests.peg.test_scenarios import (
     payments,
     view_of,
 )
-from tests.peg.test_service import BOB, deposit, found, pay_out, status
+from tests.peg.test_service import ALICE, BOB, deposit, found, pay_out, status
 from tests.peg.world import p2wpkh_script, parent_tx
 
 
@@ -458,14 +458,23 @@ async def test_second_validator_that_disagrees_stops_payouts(world: PegWorld) ->
 
 
 async def test_two_proposers_claim_same_deposit(world: PegWorld) -> None:
-    """C5: the second block with the claim of a claimed deposit is not valid."""
+    """C5: one block with both is objectively invalid; two claims of one deposit count once."""
     await found(world)
-    claim = await deposit(world)
-    await world.extend([claim])
-    before = view_of(world).book.claimed_sats
-    assert world.services[1].ledger.history.claimed(claim.inputs[0].prevout) is not None
-    await world.extend()
-    assert view_of(world).book.claimed_sats == before
+    raw = world.bitcoin.pay(world.side.deposit_script(ALICE), 50_000_000)
+    made_in = world.bitcoin.mine([raw])
+    await world.mine(count=5)
+    first = world.side.claim(world.bitcoin, raw, made_in, ALICE)
+    second = world.side.claim(world.bitcoin, raw, made_in, ALICE, fee_sats=2_000)
+    assert first.txid != second.txid
+    for service in world.services:
+        with pytest.raises(InvalidBlock, match="C5"):
+            service.check_objective(world.propose([first, second]))
+    await world.extend([second])
+    for service in world.services:
+        claimed = service.ledger.history.claimed(first.inputs[0].prevout)
+        assert claimed is not None and claimed.height == world.side.height
+    assert view_of(world).book.claimed_sats == 50_000_000
+    check_books(world)
 
 
 async def test_dust_donations_to_fed_are_left_alone(world: PegWorld) -> None:

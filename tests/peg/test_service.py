@@ -144,7 +144,7 @@ async def test_wiped_member_signs_the_same_transaction_again(world: PegWorld) ->
     assert world.journals[3].bodies == [first]
 
 
-async def test_all_members_wiped_sign_the_same_transaction_again(world: PegWorld) -> None:
+async def test_all_members_wiped(world: PegWorld) -> None:
     await found(world)
     await world.extend([await deposit(world)])
     await pay_out(world)
@@ -355,7 +355,7 @@ async def test_trial_spend_of_a_deep_output_is_signed_until_the_lane_is_open(
         await service.sign_trial_spend(trial)
 
 
-async def test_halted_member_signs_no_payout(world: PegWorld) -> None:
+async def test_sidechain_second_signed_block_halts(world: PegWorld) -> None:
     """X1: where two blocks have k signatures nobody knows which burns are real."""
     await found(world)
     await world.extend([await deposit(world)])
