@@ -116,11 +116,9 @@ class Node:
         sim, opened = self.sim, open_state(self)
         self.journal, self.signer = opened.journal, opened.signer
         self.counted, self.block_files = opened.counted, opened.block_files
-        if opened.mode is ev.StartMode.AMNESIAC:
+        if opened.mode in (ev.StartMode.AMNESIAC, ev.StartMode.DOUBTFUL):
             self.is_lost = True
             sim.checker.on_loss(self.member)
-        elif opened.mode is ev.StartMode.DOUBTFUL:
-            sim.checker.forget_lock(self.member)
         self.verifier = MessageVerifier(GENESIS, REMEMBERED_SIGNATURES, sim.scheme)
         self.driver = sim.driver_class(
             vote_key=self.key.public_key[1:],

@@ -92,5 +92,6 @@ class Trace:
 def readable(lines: list[str], limit: int) -> list[str]:
     """The last lines without the chatter of gossip."""
     quiet = ("STATUS", "GET_", "ROLLCALL")
-    kept = [line for line in lines if not any(f": {word}" in line for word in quiet)]
+    told = [line for line in lines if " <- " not in line]
+    kept = [line for line in told if not any(f": {word}" in line for word in quiet)]
     return kept[-limit:]

@@ -100,7 +100,6 @@ LOCK = "self.locked_hash, self.locked_round = pol.block_hash, self.round"
 PRECOMMIT = "self._sign(VoteType.PRECOMMIT, pol.block_hash, -1, pol)"
 PROPOSER = "vote.member != self.members.proposer(self.height, vote.round)"
 TALLY = "self._tallies.get((vote.round, int(vote.type), vote.block_hash), 0)"
-LATEST = "if latest is not None and mine > theirs"
 
 EDITS: dict[str, tuple[Edit, ...]] = {
     "B1": (
@@ -236,8 +235,12 @@ EDITS: dict[str, tuple[Edit, ...]] = {
         ),
     ),
     "B26": (
-        Edit(status, "_latest", LATEST, LATEST + " and latest is keeper.latest[state.me or 0]"),
-        Edit(status, "_votes", "if member in held:", "if member in held and member == state.me:"),
+        Edit(
+            status,
+            "replies",
+            "_without_repeats(found)[:REPLIES_MAX]",
+            "[m for m in found if getattr(m, 'member', -1) == state.me]",
+        ),
     ),
     "B27": (
         Edit(
