@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from peg.approvals import Approvals
+from peg.bitcoind import UnspentOutput
 from peg.broadcasts import Broadcasts, SignedVersion
 from peg.digests import DigestWatch
 from peg.fedscript import tweaked
@@ -66,6 +67,8 @@ class SigningTurn:
         self._send = send
         self._say = say
         self._waiting_since: dict[OutPoint, tuple[int, int]] = {}
+        self._deposits_at = b""
+        self._deposits: dict[OutPoint, UnspentOutput | None] = {}
 
     # ---- the open batch ----
 
@@ -133,7 +136,7 @@ class SigningTurn:
         plain = self._approvals.details_of(encode_record(record))
         if not plain:
             return  # what the record hashes is known to those who approved it
-        output = await self._ports.client.tx_out(record.deposit, False)
+        output = await self._deposit(record.deposit)
         try:
             details = read_details(record, plain, self._setup.chain.genesis_hash)
             program = tweaked(self._setup.script, details.claim_script).program
@@ -153,6 +156,20 @@ class SigningTurn:
         self._take_early(session)
         self._sign_return(view, batch, session, event, output.confirmations)
         await self._finish(view, session)
+
+    async def _deposit(self, deposit: OutPoint) -> UnspentOutput | None:
+        """A deposit that is to be given back, asked for once at each tip of the own best chain."""
+        if self._ports.view.is_empty:
+            return None
+        tip = self._ports.view.tip_hash
+        if self._deposits_at != tip:
+            self._deposits_at, self._deposits = tip, {}
+        if deposit not in self._deposits:
+            found = await self._ports.client.tx_out(deposit, False)
+            if self._ports.view.tip_hash != tip:
+                return None  # the answer may be of either chain
+            self._deposits[deposit] = found
+        return self._deposits[deposit]
 
     def _sign_return(
         self,
