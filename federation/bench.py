@@ -20,6 +20,7 @@ from typing import Any, Final
 
 import click
 
+from federation import bench_peg
 from federation.bench_catchup import CatchupBench, CatchupPlan
 from federation.cli_session import Failed, Session, command
 from federation.load.funds import Funds
@@ -318,30 +319,9 @@ def register(program: click.Group) -> None:
     def bench_group() -> None:
         """Measure a local federation, or a node alone."""
 
-    @command(bench_group, "chain")
-    @click.option(
-        "--transactions",
-        type=click.IntRange(len(ACCEPT_PHASES), 50_000),
-        default=TRANSACTIONS,
-        show_default=True,
-        help="In the mempool at the end.",
-    )
-    @click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=1, show_default=True)
-    @click.option(
-        "--against",
-        metavar="COMMAND",
-        help="Measure another elementsd-compatible daemon with the same load; print ratios.",
-    )
-    async def chain(session: Session, *, transactions: int, seed: int, against: str | None) -> None:
-        """Measure how fast a node alone accepts payments and connects blocks, through JSON-RPC."""
-        report = await measure_chain(
-            ["--transactions", str(transactions), "--seed", str(seed)]
-            + ([] if against is None else ["--against", against]),
-            lambda text: session.output.progress("bench", text),
-        )
-        session.output.result(report, json.dumps(report, indent=2))
-
+    _register_chain(bench_group)
     _register_catchup(bench_group)
+    bench_peg.register(bench_group)
 
     @command(bench_group, "latency")
     @click.option(
@@ -380,6 +360,31 @@ def register(program: click.Group) -> None:
         plan = Plan(payments=payments, burst=burst, bursts=bursts, pause_ms=pause_ms, member=member)
         session.output.progress("bench", f"measuring on {session.data}")
         report = await measure(session.data, plan)
+        session.output.result(report, json.dumps(report, indent=2))
+
+
+def _register_chain(bench_group: click.Group) -> None:
+    @command(bench_group, "chain")
+    @click.option(
+        "--transactions",
+        type=click.IntRange(len(ACCEPT_PHASES), 50_000),
+        default=TRANSACTIONS,
+        show_default=True,
+        help="In the mempool at the end.",
+    )
+    @click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=1, show_default=True)
+    @click.option(
+        "--against",
+        metavar="COMMAND",
+        help="Measure another elementsd-compatible daemon with the same load; print ratios.",
+    )
+    async def chain(session: Session, *, transactions: int, seed: int, against: str | None) -> None:
+        """Measure how fast a node alone accepts payments and connects blocks, through JSON-RPC."""
+        report = await measure_chain(
+            ["--transactions", str(transactions), "--seed", str(seed)]
+            + ([] if against is None else ["--against", against]),
+            lambda text: session.output.progress("bench", text),
+        )
         session.output.result(report, json.dumps(report, indent=2))
 
 

@@ -49,7 +49,7 @@ class Funds:
             RpcError, Unavailable, BitcoindError: whoever refuses.
         """
         async with self._federation.wallet_client(self._state) as wallets:
-            await self._fill(wallets, value_sats + PAYMENT_FEE_SATS)
+            await self.fill(wallets, value_sats + PAYMENT_FEE_SATS)
             txid = await wallets.call(
                 "sendtoaddress", self._wallet, address, amount_text(value_sats)
             )
@@ -76,7 +76,7 @@ class Funds:
             height = int(await self._member.call("getblockcount"))
         raise Failed(f"transaction {shown} did not become final in time")
 
-    async def _fill(self, wallets: RpcClient, need_sats: int) -> None:
+    async def fill(self, wallets: RpcClient, need_sats: int) -> None:
         """Have so much in the wallet."""
         known = [
             str(e["name"] if isinstance(e, dict) else e) for e in await wallets.call("listwallets")

@@ -108,6 +108,7 @@ COMMANDS = (
     "doctor",
     "bench chain",
     "bench latency",
+    "bench peg",
     "load",
     "demo",
 )
