@@ -372,11 +372,11 @@ class Liars:
             hash_, valid_round, cited = rng.choice(chosen)
             vote = self._vote(member, VoteType.PROPOSAL, height, round_, hash_, valid_round)
             self._offer(height, round_, hash_)
-            self._send(member, target, self._miscited(Proposal(vote, cited)))
+            self._send(member, target, self._miscited(member, Proposal(vote, cited)))
             if rng.random() < 0.8:
                 self._send_block(member, target, height, hash_)
 
-    def _miscited(self, proposal: Proposal) -> Proposal:
+    def _miscited(self, member: int, proposal: Proposal) -> Proposal:
         """Now and then the POL is missing, or of another round or block than the one cited."""
         vote, pol, rng = proposal.vote, proposal.certificate, self.rng
         if vote.round == 0 or rng.random() < 0.6:
@@ -385,7 +385,6 @@ class Liars:
         cited = rng.randrange(first, vote.round)
         others = [found for _, found in sorted(self._pols[vote.height].items())]
         shown = rng.choice([pol, pol, None, *others[:2]])
-        member = self.sim.plan.members(vote.height)[vote.member]
         hash_ = vote.block_hash
         again = self._vote(member, VoteType.PROPOSAL, vote.height, vote.round, hash_, cited)
         return Proposal(again, shown)
