@@ -13,23 +13,24 @@ from federation.bitcoind_process import (
     BitcoindMissing,
     bitcoind_arguments,
     find_bitcoind,
+    rebuilding_arguments,
 )
 from federation.local_state import PortChooser
-from federation.processes import ChildProcess, kill_processes, spawn
+from federation.processes import ChildProcess, kill_processes, spawn, wait_ended
 from peg.bitcoind import BitcoindClient
 
 START_DEADLINE_MS = 30_000
-END_TO_END = "tests/e2e/"
+SHARING = ("tests/e2e/", "tests/peg/test_real_")
 
 
 class SharedFederations(LoadScopeScheduling):  # type: ignore[misc]
-    """Gives out tests one by one, but those of an end-to-end module to one worker.
+    """Gives out tests one by one, but those of a module that shares something to one worker.
 
-    They share a federation, which would be founded once on each worker.
+    They share a federation, or a Bitcoin node, which would be started once on each worker.
     """
 
     def _split_scope(self, nodeid: str) -> str:
-        return nodeid.partition("::")[0] if nodeid.startswith(END_TO_END) else nodeid
+        return nodeid.partition("::")[0] if nodeid.startswith(SHARING) else nodeid
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> SharedFederations:
@@ -55,9 +56,23 @@ class RegtestNode:
         """Its cookie file."""
         return self.folder / COOKIE_NAME
 
-    def start(self) -> None:
-        """Start the process; whoever needs it to answer waits for that."""
+    def start(self, *options: str) -> None:
+        """Start the process; whoever needs it to answer waits for that.
+
+        Args:
+            options: those of the command line that come after the usual ones.
+        """
         arguments = bitcoind_arguments(find_bitcoind(), self.folder, self.rpc_port)
+        self._spawn([*arguments, *options])
+
+    def rebuild(self) -> None:
+        """Read all blocks on disk anew, as a federation does with a node that was killed."""
+        self._spawn(rebuilding_arguments(find_bitcoind(), self.folder, self.rpc_port))
+        assert self.child is not None
+        assert not wait_ended([self.child], START_DEADLINE_MS)
+        self.child = None
+
+    def _spawn(self, arguments: list[str]) -> None:
         self.child = spawn(
             "bitcoind", arguments, data=self.folder, output=self.folder / "output.log"
         )
