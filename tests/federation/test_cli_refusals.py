@@ -307,6 +307,7 @@ def test_up_when_the_path_is_too_long_for_bitcoind_then_refused(
     assert "longer than" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_command_when_its_output_cannot_be_written_then_one_line_and_exit_1() -> None:
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run(

@@ -184,6 +184,7 @@ def test_found_when_there_is_a_federation_then_refused_and_untouched(tmp_path: P
     assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_found_when_killed_anywhere_then_no_federation_or_a_whole_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

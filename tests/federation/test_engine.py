@@ -99,6 +99,7 @@ def test_four_members_when_started_then_blocks_are_final_and_equal(tmp_path: Pat
     run_virtual(story())
 
 
+@pytest.mark.slow
 def test_run_when_repeated_with_the_same_seed_then_the_same_block(tmp_path: Path) -> None:
     found = []
 
@@ -167,6 +168,7 @@ def test_proposer_when_down_then_the_next_round_decides_and_the_log_says_why(
     run_virtual(story())
 
 
+@pytest.mark.slow
 def test_member_when_killed_and_back_then_it_catches_up_and_votes(tmp_path: Path) -> None:
     async def story() -> None:
         world = World(tmp_path, first_epoch_blocks=30)
@@ -184,6 +186,7 @@ def test_member_when_killed_and_back_then_it_catches_up_and_votes(tmp_path: Path
     run_virtual(story())
 
 
+@pytest.mark.slow
 def test_all_members_when_killed_in_the_middle_of_a_height_then_they_go_on(
     tmp_path: Path,
 ) -> None:
@@ -456,6 +459,7 @@ def test_own_vote_when_it_comes_from_elsewhere_then_the_process_stops(tmp_path: 
 # -- operator
 
 
+@pytest.mark.slow
 def test_halted_member_when_the_operator_keeps_its_chain_then_it_votes_again(
     tmp_path: Path,
 ) -> None:
@@ -603,6 +607,7 @@ def test_proposal_when_own_transactions_make_it_invalid_then_they_are_left_out(
     run_virtual(story())
 
 
+@pytest.mark.slow
 def test_journal_when_large_then_rotated_between_heights_and_read_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

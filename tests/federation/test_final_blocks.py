@@ -111,6 +111,7 @@ class Scripted:
             self.victim.engine.on_frame(member, FrameKind.FINAL, block)
 
 
+@pytest.mark.slow
 def test_member_when_far_behind_then_connects_in_order_from_several_peers(tmp_path: Path) -> None:
     async def story() -> None:
         world, blocks = await left_behind(tmp_path, at=2, height=60)

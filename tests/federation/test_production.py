@@ -296,6 +296,7 @@ async def test_verdict_when_the_block_has_no_witness_commitment_then_invalid(sta
     assert verdict is Verdict.INVALID and "V5" in reason
 
 
+@pytest.mark.slow
 async def test_verdict_when_heavier_with_the_largest_witness_then_invalid(stage: Stage) -> None:
     """V1 counts the signatures that are not there yet, four times."""
 

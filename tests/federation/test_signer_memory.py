@@ -45,6 +45,7 @@ def test_r5_counter_when_votes_are_journaled_then_it_goes_before_the_next_record
     run_virtual(story())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rolled_back", ["signer", "journal"])
 def test_r6_memory_when_one_of_the_two_is_rolled_back_then_amnesiac(
     tmp_path: Path, rolled_back: str
@@ -77,6 +78,7 @@ def test_r6_memory_when_one_of_the_two_is_rolled_back_then_amnesiac(
     run_virtual(story())
 
 
+@pytest.mark.slow
 def test_r6_journal_when_rotated_then_still_compared(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -208,6 +208,7 @@ def test_signer_when_of_other_keys_or_another_chain_then_not_used(world: SignerW
 # -- who may ask
 
 
+@pytest.mark.slow
 def test_clients_when_there_are_two_then_the_second_may_only_ask_for_the_status(
     world: SignerWorld,
 ) -> None:

@@ -316,6 +316,7 @@ async def test_deposit_when_bitcoin_reorganises_at_any_depth_then_claimed_once_o
     assert claims(world) == int(returns)
 
 
+@pytest.mark.slow
 async def test_pegin_when_killed_between_all_steps_then_one_deposit_one_claim(
     world: World,
 ) -> None:

@@ -97,6 +97,7 @@ async def test_process_when_nobody_else_runs_then_serves_and_ends_on_a_signal(
     assert "words" not in (folder / "log.jsonl").read_text()
 
 
+@pytest.mark.slow
 async def test_process_when_another_runs_on_the_folder_then_one_clear_line(
     data: Path, process: "subprocess.Popen[str]"
 ) -> None:
@@ -110,6 +111,7 @@ async def test_process_when_another_runs_on_the_folder_then_one_clear_line(
     assert process.returncode == 0
 
 
+@pytest.mark.slow
 async def test_process_when_killed_then_the_next_one_has_all_wallets(
     data: Path, process: "subprocess.Popen[str]"
 ) -> None:
@@ -136,6 +138,7 @@ def test_process_when_a_file_is_missing_then_says_which(data: Path, missing: str
     assert missing in errors and errors.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_process_when_its_port_is_taken_then_says_so(data: Path) -> None:
     state = LocalFolder(data).load()
     assert state is not None
@@ -148,12 +151,14 @@ def test_process_when_its_port_is_taken_then_says_so(data: Path) -> None:
     assert errors.startswith(f"wallet: cannot listen on port {state.wallet_rpc_port}")
 
 
+@pytest.mark.slow
 def test_process_when_called_without_data_then_usage(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "federation.wallet_process"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=os.getcwd())
     assert done.returncode == 2 and "--data" in done.stderr
 
 
+@pytest.mark.slow
 async def test_process_when_asked_without_its_cookie_then_refused(
     data: Path, process: "subprocess.Popen[str]", tmp_path: Path
 ) -> None:
@@ -168,6 +173,7 @@ async def test_process_when_asked_without_its_cookie_then_refused(
             await rpc.call("listwallets")
 
 
+@pytest.mark.slow
 async def test_store_when_process_runs_then_cannot_be_opened_by_others(
     data: Path, process: "subprocess.Popen[str]"
 ) -> None:

@@ -249,6 +249,7 @@ async def test_get_when_asked_then_405(server: RpcServer) -> None:
         assert response.status == 405
 
 
+@pytest.mark.slow
 async def test_handler_when_it_hangs_then_timed_out(server: RpcServer) -> None:
     _, reply = await post(server, {"id": 1, "method": "hang"})
     assert reply["error"]["code"] == -32603
@@ -260,6 +261,7 @@ async def test_handler_when_invariant_broken_then_owner_is_told(server: RpcServe
     assert isinstance(server.faults[0], InvariantError)  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 async def test_connection_when_silent_or_slow_then_closed(server: RpcServer) -> None:
     for start in (b"", b"POST / HTTP/1.1\r\nHost: x\r\n"):
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
@@ -270,6 +272,7 @@ async def test_connection_when_silent_or_slow_then_closed(server: RpcServer) -> 
         await writer.wait_closed()
 
 
+@pytest.mark.slow
 async def test_body_when_it_never_ends_then_408(server: RpcServer) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     authorization = cookie_headers(server)["Authorization"]

@@ -95,6 +95,7 @@ def _text(pending: Pending) -> str:
     return "" if fault is None else str(fault)
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None)
 @given(st.lists(st.sampled_from("gbuUmM"), min_size=BATCH - 3, max_size=2 * BATCH))
 def test_verdicts_when_a_process_checks_then_those_of_checking_in_turn(kinds: list[str]) -> None:

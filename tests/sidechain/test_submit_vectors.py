@@ -143,6 +143,7 @@ def judge_both(chain: Chain, entry: dict[str, Any]) -> list[str | None]:
     return answers
 
 
+@pytest.mark.slow
 def test_branches_when_recorded_reorganisation_then_same_tips_and_coins(chain: Chain) -> None:
     recorded = chain_json("reorg.json")
     for height in range(1, recorded["base_height"] + 1):

@@ -54,6 +54,7 @@ async def test_node_when_signalled_then_ends_in_order(tmp_path: Path, number: in
     assert "Shutdown: done" in (tmp_path / "alone" / "debug.log").read_text()
 
 
+@pytest.mark.slow
 async def test_second_node_when_the_folder_is_taken_then_refused(tmp_path: Path) -> None:
     async with Daemon(tmp_path, *ALONE).running() as daemon:
         second = Daemon(tmp_path, *ALONE)
@@ -67,6 +68,7 @@ async def test_second_node_when_the_folder_is_taken_then_refused(tmp_path: Path)
         assert await daemon.call("getblockcount") == 0
 
 
+@pytest.mark.slow
 async def test_node_when_the_genesis_options_change_then_the_folder_is_refused(
     tmp_path: Path,
 ) -> None:
@@ -117,6 +119,7 @@ async def test_parent_when_it_fits_then_the_node_starts(tmp_path: Path) -> None:
         assert parent.calls == ["getnetworkinfo", "getblockhash"]
 
 
+@pytest.mark.slow
 async def test_parent_when_warming_up_then_the_node_waits_and_says_so(tmp_path: Path) -> None:
     """elements/interfaces.md 6: RPC is reachable and answers -28."""
     ready = {"version": 290500, "subversion": "/Satoshi:29.5.0/"}
