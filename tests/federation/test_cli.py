@@ -112,7 +112,7 @@ COMMANDS = (
     "load",
     "demo",
 )
-OF_ONE_KEY_FOLDER = ("signer run",)
+WITHOUT_A_FEDERATION = ("signer run", "sim")
 """Commands that know no data folder of a federation."""
 PEGIN_STAGES = ("address", "funded", "confirming", "claimable", "claim_sent")
 NEED_A_FEDERATION = (
@@ -215,7 +215,7 @@ def test_commands_when_listed_then_every_one_is_known() -> None:
             else:
                 yield f"{prefix}{name}"
 
-    assert sorted(walk(program, "")) == sorted((*COMMANDS, *OF_ONE_KEY_FOLDER))
+    assert sorted(walk(program, "")) == sorted((*COMMANDS, *WITHOUT_A_FEDERATION))
 
 
 @pytest.mark.parametrize("words", NEED_A_FEDERATION)

@@ -101,6 +101,7 @@ def trace_of(seed: int) -> str:
     return sha256("\n".join(lines).encode()).hexdigest()
 
 
+@pytest.mark.slow
 def test_seed_gives_the_same_trace_under_any_hash_seed() -> None:
     """No rule iterates an unordered set (house rule 2)."""
     script = "from tests.sim.test_seeds import trace_of; print([trace_of(s) for s in (0, 3, 4, 8)])"
