@@ -208,6 +208,11 @@ class MemberFolder:
         return self.path / "approved"
 
     @property
+    def reports(self) -> Path:
+        """Reserves reports that k members have signed (peg:11)."""
+        return self.path / "reports"
+
+    @property
     def log(self) -> Path:
         """JSON lines."""
         return self.path / "log.jsonl"

@@ -315,6 +315,7 @@ class Node:
             member=self._config.index,
             block_keys=tuple(entry.block_key for entry in self._federation.members),
             approvals_folder=self._folder.approved,
+            reports_folder=self._folder.reports,
         )
         ports = PegPorts(
             client=self._client,

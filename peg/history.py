@@ -97,6 +97,7 @@ class PegHistory:
         self._parameters = parameters
         self._programs = fed_programs
         self._totals: list[HeightTotals] = []
+        self._hashes: list[bytes] = []
         self._feerates: list[int] = []
         self._burns: dict[bytes, Burn] = {}
         self._claims: list[ClaimedDeposit] = []
@@ -154,6 +155,16 @@ class PegHistory:
             raise InvariantError(f"no final block {height} in the peg's history")
         return self._totals[height - 1]
 
+    def block_hash(self, height: int) -> bytes:
+        """Hash of a final block from height 1 on.
+
+        Raises:
+            InvariantError: no such block was folded.
+        """
+        if not 1 <= height <= len(self._hashes):
+            raise InvariantError(f"no final block {height} in the peg's history")
+        return self._hashes[height - 1]
+
     def records_at(self, height: int) -> list[Record]:
         """The records of a final block."""
         before = self.totals(height - 1).records if height > 1 else 0
@@ -189,6 +200,7 @@ class PegHistory:
             claims = read_claims(block.transactions)
         except Invalid as error:
             raise InvariantError(f"final block {height} cannot be read by the peg") from error
+        self._hashes.append(block.hash)
         clock = max(coinbase.commitment.height, self._totals[-1].clock if self._totals else 0)
         approved = self.governance.apply(height, clock, coinbase.records)
         self._parameters = self.governance.changes.at(height)

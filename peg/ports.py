@@ -58,6 +58,7 @@ class PegSetup:
         member: own index.
         block_keys: all members' block keys, 33 bytes each, in member order.
         approvals_folder: where operator approvals are (N23).
+        reports_folder: where reserves reports are kept (peg:11).
     """
 
     chain: ChainParams
@@ -67,6 +68,7 @@ class PegSetup:
     member: int
     block_keys: tuple[bytes, ...]
     approvals_folder: Path
+    reports_folder: Path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

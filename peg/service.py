@@ -27,6 +27,7 @@ from peg.record_desk import RecordDesk
 from peg.record_texts import record_json
 from peg.records import PauseRecord, decode_record
 from peg.reports import PegReports
+from peg.reserves_desk import KIND_REPORTSIG, ReservesDesk
 from peg.sessions import MemberSessions, decode_entry
 from peg.signing import (
     KIND_COVREG,
@@ -114,6 +115,13 @@ class PegService:
         self._was_healthy = False
         self._announced = 0
         self._said: OrderedDict[str, str] = OrderedDict()
+        self.reserves = ReservesDesk(
+            setup=setup,
+            signer=ports.signer,
+            history=self.ledger.history,
+            send=self._send,
+            say=self._say,
+        )
 
     def _make_desk(self) -> RecordDesk:
         return RecordDesk(
@@ -189,10 +197,7 @@ class PegService:
         self._wake.set()
 
     def on_frame(self, kind: int, member: int, frame: bytes) -> None:
-        """Take a frame of kind 18 to 22 from an authenticated member.
-
-        Kind 23 (reserves signatures) belongs to a later stage; its signature is checked and it is
-        dropped.
+        """Take a frame of kind 18 to 23 from an authenticated member.
 
         Args:
             frame: body with its 64-byte signature.
@@ -221,6 +226,8 @@ class PegService:
                     state = decode_pegstate(body)
                     self._digests.hear(member, state.height, state.digest)
                     self._say_differing()
+                case _ if kind == KIND_REPORTSIG:
+                    self.reserves.on_frame(member, body)
                 case _:
                     pass
         except InvalidEncoding as error:
@@ -438,6 +445,7 @@ class PegService:
         self._say("peg is paused", f"until clock {pause.until}" if view.totals.is_paused else "")
         wrong = next((burn for step in view.steps[-1:] if (burn := wrong_payout(step))), None)
         self._say("peg paid otherwise than its receipts", "" if wrong is None else wrong.hex())
+        self.reserves.on_view(view)
 
     def _announce(self) -> None:
         """PEGSTATE once per height, only for the newest."""
@@ -446,6 +454,7 @@ class PegService:
             return
         self._announced = view.height
         self.desk.tell()
+        self.reserves.tell()
         self._send(KIND_PEGSTATE, PegState(view.height, view.digest).encode())
 
     # ---- small parts ----

@@ -48,6 +48,8 @@ class PegView:
         open_batch: open(h).
         idle: why none is open.
         halts: conditions that stop payouts.
+        forced_fee_sats: what of the fees of confirmed batches the pool did not hold (P24), since
+            the last RESET.
         digest: state_digest.
     """
 
@@ -60,6 +62,7 @@ class PegView:
     open_batch: OpenBatch | None
     idle: Idle | None
     halts: tuple[Halt, ...]
+    forced_fee_sats: int
     digest: bytes
 
     @property
@@ -138,6 +141,7 @@ class PegFold:
         self._settled_steps = 0
         self._anchors: set[OutPoint] = set()
         self._strange: list[LaneStep] = []
+        self._forced: dict[bytes, int] = {}
 
     def step(self, height: int) -> PegView:
         """Fold one height.
@@ -167,6 +171,7 @@ class PegFold:
             open_batch=self._open,
             idle=idle,
             halts=halts,
+            forced_fee_sats=self._forced_fee_sats(),
             digest=self._digest(totals, book),
         )
         return self.view
@@ -361,7 +366,17 @@ class PegFold:
             if isinstance(chosen, Idle):
                 return None, chosen
             current = chosen
-        return climb(current, view, totals.parameters), None
+        climbed = climb(current, view, totals.parameters)
+        for version in climbed.versions:
+            if version.forced_sats:
+                self._forced[version.txid] = version.forced_sats
+        return climbed, None
+
+    def _forced_fee_sats(self) -> int:
+        """Forced fees on the path; a version of before a RESET is not known to who starts after."""
+        if not self._forced:
+            return 0
+        return sum(self._forced.get(step.txid, 0) for step in self._walk.steps)
 
     def _batch_view(
         self,

@@ -59,8 +59,8 @@ class FrameKind(IntEnum):
     REPORTSIG = 23
 
 
-# COVREG, PEGWANT and PEGSTATE: the figures of N15 (128, 64 and 36) are without the 64-byte member
-# signature that the same rule puts at the end of these frames.
+# COVREG, PEGWANT, PEGSTATE and REPORTSIG: the figures of N15 (128, 64, 36 and 128) are without the
+# 64-byte member signature that the same rule puts at the end of these frames.
 FRAME_LIMITS_BYTES: Final[dict[int, int]] = {
     FrameKind.VOTE: 110,
     FrameKind.PROPOSAL: 1_600,
@@ -84,7 +84,7 @@ FRAME_LIMITS_BYTES: Final[dict[int, int]] = {
     FrameKind.PEGSIG: 65_536,
     FrameKind.PEGWANT: 64 + 64,
     FrameKind.PEGSTATE: 36 + 64,
-    FrameKind.REPORTSIG: 128,
+    FrameKind.REPORTSIG: 128 + 64,
 }
 
 

@@ -188,6 +188,7 @@ class PegWorld:
             member=member,
             block_keys=tuple(public_key(secret(f"block {i}")) for i in range(self.parameters.n)),
             approvals_folder=self.folder / f"m{member}" / "approved",
+            reports_folder=self.folder / f"m{member}" / "reports",
         )
         ports = PegPorts(
             client=self.bitcoin,
