@@ -14,6 +14,7 @@ import click
 from federation import (
     bench,
     cli_asset,
+    cli_audit,
     cli_fault,
     cli_load,
     cli_local,
@@ -54,6 +55,7 @@ cli_asset.register(program)
 cli_signer.register(program)
 cli_sim.register(program)
 cli_peg.register(program)
+cli_audit.register(program)
 cli_fault.register(program)
 cli_proofs.register(program)
 bench.register(program)

@@ -1,4 +1,4 @@
-"""Commands about the peg: deposits, payouts, their status, the audit, and who signed the blocks."""
+"""Commands about the peg: deposits, payouts, their status, and who signed the blocks."""
 
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -10,7 +10,7 @@ from federation import cli_deposits, cli_records
 from federation.cli_deposits import address_text, only_wallet
 from federation.cli_passphrase import passphrase_file_option, unlocked
 from federation.cli_session import JSON_WAIT_HELP, Amount, Failed, Session, command, show_btc
-from federation.cli_tables import audit_text, blocks_table, bounds_text, is_exact, peg_notes
+from federation.cli_tables import blocks_table, peg_notes
 from federation.cli_wait import (
     ParentMiner,
     Patience,
@@ -28,7 +28,6 @@ from sidechain.errors import Unavailable
 
 CODE_INVALID_PARAMETER = -8
 BLOCKS_SHOWN_MAX = 1_000
-STRETCH_MAX = 1_000_000
 ASK_TIMEOUT_S = 10
 
 _wait_option = click.option("--wait", is_flag=True, help="Show every stage and wait for the end.")
@@ -52,7 +51,6 @@ def register(group: click.Group) -> None:
     _register_out(peg_group)
     _register_status(peg_group)
     cli_records.register(group, peg_group)
-    _register_audit(group)
     _register_blocks(group)
 
 
@@ -252,35 +250,6 @@ def _line(view: dict[str, Any], text: str) -> str:
     owner = view["wallet"] or f"{view['to'][:9]}…"
     warning = f" [{view['warning']}]" if view.get("warning") else ""
     return f"{view['id'] or '-':<8} {owner:<12} {amount:>12}  {text}{warning}"
-
-
-def _register_audit(group: click.Group) -> None:
-    @command(group, "audit")
-    @click.option("--bounds", is_flag=True, help="Show the most that can be lost instead.")
-    @click.option(
-        "--within",
-        "stretches",
-        type=click.IntRange(1, STRETCH_MAX),
-        multiple=True,
-        help="With --bounds: also for so many Bitcoin blocks.",
-    )
-    async def audit(session: Session, *, bounds: bool, stretches: tuple[int, ...]) -> None:
-        """Compare the federation's bitcoin with what it owes.
-
-        Exit code 1 when the two differ. With --bounds: the most that the peg can pay out on the
-        worst day, whatever a bug of the sidechain mints, from the values in force.
-        """
-        if stretches and not bounds:
-            raise click.UsageError("--within belongs to --bounds")
-        async with session.members() as members:
-            if bounds:
-                found = await members.call("getbounds", list(stretches))
-                session.output.result(found, bounds_text(found))
-                return
-            found = await members.call("getaudit")
-        session.output.result(found, audit_text(found))
-        if not is_exact(found):
-            raise Failed("reserves and liabilities do not agree")
 
 
 def _register_blocks(group: click.Group) -> None:

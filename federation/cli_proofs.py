@@ -102,7 +102,7 @@ def register(program: click.Group) -> None:
 
 
 def _register_kept(group: click.Group) -> None:
-    federation_option = _federation_option()
+    federation_option = federation_file_option()
 
     @command(group, "list")
     @folder_option()
@@ -129,7 +129,7 @@ def _register_kept(group: click.Group) -> None:
     ) -> None:
         """Show one piece of evidence: who, what, and the two messages."""
         found = _find(_collect(session, folder, federation_path), name)
-        stranger = _stranger(session, federation_path)
+        stranger = stranger_of(session, federation_path)
         try:
             conviction = convict(found.line, stranger)
         except NotProved as error:
@@ -165,14 +165,14 @@ def _register_kept(group: click.Group) -> None:
 def _register_verify(group: click.Group) -> None:
     @command(group, "verify")
     @click.argument("path", metavar="FILE", type=FILE)
-    @_federation_option()
+    @federation_file_option()
     async def verify(session: Session, *, path: Path, federation_path: Path | None) -> None:
         """Check a file with evidence, with nothing but the federation file.
 
         Says who is convicted, of what, and by which two messages. Exit code 1 when the file is no
         evidence, with the reason.
         """
-        stranger = _stranger(session, federation_path)
+        stranger = stranger_of(session, federation_path)
         try:
             found = convict(read_proof(path, EVIDENCE_FILE_MAX_BYTES), stranger).to_json()
         except NotProved as error:
@@ -214,7 +214,7 @@ def _register_certificate(program: click.Group) -> None:
         if output is not None:
             write_proof(session, found, output, f"block {height} with its votes")
             return
-        stranger = _stranger(session, _federation_of(session, folder))
+        stranger = stranger_of(session, federation_of(session, folder))
         try:
             text = decided_text(prove_decided(found, stranger).to_json())
         except NotProved as error:
@@ -223,7 +223,7 @@ def _register_certificate(program: click.Group) -> None:
 
     @command(group, "verify")
     @click.argument("path", metavar="FILE", type=FILE)
-    @_federation_option()
+    @federation_file_option()
     async def verify_certificate(
         session: Session, *, path: Path, federation_path: Path | None
     ) -> None:
@@ -231,7 +231,7 @@ def _register_certificate(program: click.Group) -> None:
 
         Exit code 1 when the file proves nothing, with the reason.
         """
-        stranger = _stranger(session, federation_path)
+        stranger = stranger_of(session, federation_path)
         try:
             plain = read_proof(path, CERTIFICATE_FILE_MAX_BYTES)
             found = prove_decided(plain, stranger).to_json()
@@ -294,7 +294,8 @@ def read_proof(path: Path, bytes_max: int) -> Any:
         raise NotProved(f"the file is not JSON as it is written here: {error}") from error
 
 
-def _federation_option() -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def federation_file_option() -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """The option --federation."""
     return click.option(
         "--federation",
         "federation_path",
@@ -303,13 +304,18 @@ def _federation_option() -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     )
 
 
-def _federation_of(session: Session, folder: Path | None) -> Path | None:
+def federation_of(session: Session, folder: Path | None) -> Path | None:
     """Where a member's folder has the usual place in a federation's, that federation's file."""
     usual = folder.parent.parent / "federation.json" if folder is not None else None
     return usual if usual is not None and usual.is_file() else None
 
 
-def _stranger(session: Session, path: Path | None) -> Stranger:
+def stranger_of(session: Session, path: Path | None) -> Stranger:
+    """What a federation file implies; without a path that of the data folder.
+
+    Raises:
+        InvalidConfig: it cannot be read.
+    """
     chosen = path or session.federation.folder.federation_file
     # What the file says about itself is checked; whether to join such a federation is not asked.
     return Stranger.of(FederationFile.load(chosen, allow_no_byzantine_safety=True))
@@ -317,7 +323,7 @@ def _stranger(session: Session, path: Path | None) -> Stranger:
 
 def _collect(session: Session, folder: Path | None, federation_path: Path | None) -> list[_Kept]:
     """What the members keep, by height; equal pieces once."""
-    stranger = _stranger(session, federation_path)
+    stranger = stranger_of(session, federation_path)
     if folder is not None:
         places = [(folder.name, folder)]
     else:

@@ -28,6 +28,37 @@ def audit_text(found: Mapping[str, Any]) -> str:
     return "\n".join([*lines, f"{verdict} at {place}"])
 
 
+def report_text(report: Mapping[str, Any], signers: Sequence[str]) -> str:
+    """A reserves report line by line, with what it cannot show."""
+    lines = [
+        f"{text:<26} {amount_text(int(report[name])):>18}"
+        for name, text in _AUDIT_LINES
+        if name in report
+    ]
+    lines += [
+        f"{text:<26} {amount_text(int(report[name])):>18}"
+        for name, text in (
+            ("vanished_sats", "claimed, but gone again"),
+            ("forced_fee_sats", "fees beyond the pool"),
+        )
+        if report[name]
+    ]
+    left = report.get("oldest_blocks_left")
+    oldest = (
+        "" if left is None else f", the oldest can be spent by the federation for {left} blocks"
+    )
+    return "\n".join(
+        [
+            f"sidechain block {report['height']} ({report['hash']})",
+            f"Bitcoin block {report['committed_height']} ({report['committed_hash']})",
+            *lines,
+            f"{report['coins']} coins{oldest}",
+            f"signed by {', '.join(signers)}",
+            f"limit: {report['limit']}",
+        ]
+    )
+
+
 def peg_notes(peg: Mapping[str, Any]) -> list[str]:
     """What stands still in a member's peg, and what its operator approved (X1-X7, 7.3)."""
     notes: list[str] = []

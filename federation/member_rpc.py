@@ -17,6 +17,7 @@ from federation.member_folder import MemberConfig
 from federation.peers import PeerNetwork
 from federation.production import BlockProduction
 from federation.record_rpc import RecordMethods
+from federation.report_rpc import ReportMethods
 from peg.bitcoind import BitcoindError
 from peg.covenant_claims import CovenantClaims
 from peg.parent_view import ParentView
@@ -62,6 +63,7 @@ class MemberMethods:
     def register(self, registry: Registry) -> None:
         """Offer all methods."""
         RecordMethods(self.peg, self.engine.work_available).register(registry)
+        ReportMethods(self.peg).register(registry)
         for method, summary in (
             (self.getfederationinfo, "State of the agreement, links and limits in force."),
             (self.getblocksigners, "Who proposed and who signed each block of a range."),

@@ -210,7 +210,7 @@ def prove_decided(plain: object, stranger: Stranger) -> Decided:
         parts = [bytes.fromhex(plain[name]) for name in ("block", "certificate")]
     except (KeyError, TypeError, ValueError):
         raise NotProved("block or certificate is missing or no hex") from None
-    block, signatures = _signed_block(parts[0], stranger)
+    block, signatures = signed_block(parts[0], stranger)
     try:
         reader = MessageReader(parts[1])
         certificate = Certificate.read(reader)
@@ -239,7 +239,12 @@ def prove_decided(plain: object, stranger: Stranger) -> Decided:
     )
 
 
-def _signed_block(data: bytes, stranger: Stranger) -> tuple[Block, tuple[BlockSignature, ...]]:
+def signed_block(data: bytes, stranger: Stranger) -> tuple[Block, tuple[BlockSignature, ...]]:
+    """A block whose header commits to all of it, with the signatures of k members.
+
+    Raises:
+        NotProved: it is none.
+    """
     try:
         block = Block.decode(data, stranger.params)
         check_committed(block)
