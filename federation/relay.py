@@ -4,6 +4,7 @@ Source: N15 (kinds 15 to 17), consensus:C95, peg.md 3.2 (depth is asked of the o
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Coroutine
 from enum import Enum, auto
 from typing import Any, Final
@@ -43,8 +44,9 @@ ASK_PAUSE_MS: Final = 20
 """How long after an announcement is waited for what is handed over with it."""
 PUSHED_MAX_BYTES: Final = 10_000
 """Larger transactions are handed over when a peer asks."""
-SUBMITTED_PER_TURN: Final = 3
-"""Transactions from the RPC that are answered before the engine has its turn."""
+SUBMITTED_PER_TURN: Final = 16
+"""Transactions from the RPC that are answered before the engine has its turn: they take about as
+long as one of its turns does."""
 UNASKED_CHECKS: Final = 10
 """Signature checks that a transaction is charged as that was neither asked for nor announced."""
 FRAME_ROOM_BYTES: Final = 1_000_000
@@ -102,7 +104,10 @@ class TransactionRelay:
         self._log = log
         self._log_budget = RequestBudget(per_s=5, burst=50)
         self._gossip = TransactionGossip()
-        self._turnstile = asyncio.Semaphore(SUBMITTED_PER_TURN)
+        self._submitted = 0
+        """Transactions from the RPC that were answered since the engine had its turn."""
+        self._at_the_door: deque[asyncio.Future[None]] = deque()
+        """Answers that wait for the engine's next turn."""
         self._judging = 0
         self._planned: set[_Step] = set()
         self._announced_ms = -ANNOUNCE_PAUSE_MS
@@ -154,12 +159,30 @@ class TransactionRelay:
     async def accepted(self, tx: Transaction) -> None:
         """The RPC put a transaction into the mempool, or was given it again.
 
-        Those who wait for its answer leave a few at a time, so that however many submit, the
-        engine has its turn in between.
+        Those beyond `SUBMITTED_PER_TURN` wait for the engine, so that however many submit, it has
+        its turn in between. Where it keeps up nobody waits.
         """
         self._announce(tx, own=True)
-        async with self._turnstile:
-            await asyncio.sleep(0)
+        if self._submitted < SUBMITTED_PER_TURN:
+            self._count_submitted()
+            return
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._at_the_door.append(turn)
+        await turn
+
+    def _count_submitted(self) -> None:
+        self._submitted += 1
+        if self._submitted == 1:
+            self._post(self._open_door)
+
+    def _open_door(self) -> None:
+        """The engine has its turn: answer as many as wait, up to the bound."""
+        self._submitted = 0
+        while self._at_the_door and self._submitted < SUBMITTED_PER_TURN:
+            turn = self._at_the_door.popleft()
+            if not turn.done():  # else who waited is gone
+                self._count_submitted()
+                turn.set_result(None)
 
     # -- inside
 

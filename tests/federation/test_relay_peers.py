@@ -197,19 +197,46 @@ async def test_own_transactions_when_many_come_at_once_then_announced_together(
     assert not stage.network.take(FrameKind.TXINV)
 
 
-async def test_own_transactions_when_many_are_submitted_then_others_have_their_turn_in_between(
+async def _give_way() -> None:
+    for _ in range(3):
+        await asyncio.sleep(0)
+
+
+async def test_own_transactions_when_many_are_submitted_then_engine_has_its_turn_in_between(
     stage: Stage,
 ) -> None:
     """However many come by RPC, votes are not late for them."""
-    transactions = stage.chain_of(4 * SUBMITTED_PER_TURN)
+    transactions = [tx for _ in range(3) for tx in stage.chain_of(SUBMITTED_PER_TURN - 4)]
     waiting = [asyncio.ensure_future(stage.relay.accepted(tx)) for tx in transactions]
-    turns, done = 0, 0
-    while done < len(waiting):
-        await asyncio.sleep(0)  # one turn of everything else
-        turns += 1
-        before, done = done, sum(task.done() for task in waiting)
-        assert done - before <= SUBMITTED_PER_TURN
-    assert turns >= 4
+    answered = []
+    while not all(task.done() for task in waiting):
+        await _give_way()
+        answered.append(sum(task.done() for task in waiting))
+        stage.posted.pop(0)()  # the engine's turn
+        await _give_way()
+    assert answered == [SUBMITTED_PER_TURN, 2 * SUBMITTED_PER_TURN]
+
+
+async def test_own_transactions_when_the_engine_keeps_up_then_none_waits(stage: Stage) -> None:
+    for tx in stage.chain_of(SUBMITTED_PER_TURN + 1):
+        answer = asyncio.ensure_future(stage.relay.accepted(tx))
+        await _give_way()
+        assert answer.done()
+        await stage.settle()
+
+
+async def test_own_transactions_when_one_who_waits_is_gone_then_the_next_has_its_place(
+    stage: Stage,
+) -> None:
+    transactions = stage.chain_of(SUBMITTED_PER_TURN + 2)
+    waiting = [asyncio.ensure_future(stage.relay.accepted(tx)) for tx in transactions]
+    await _give_way()
+    waiting[-2].cancel()
+    await _give_way()
+    await stage.settle()
+    await _give_way()
+    assert waiting[-2].cancelled()
+    assert waiting[-1].done()
 
 
 async def test_own_transaction_when_a_peer_does_not_read_then_announced_and_not_handed_over(
