@@ -49,6 +49,7 @@ async def test_life_under_want_keeps_every_invariant(life: dict[str, Any], seed:
     await Simulation(seed, **life).run(STEPS)
 
 
+@pytest.mark.slow
 async def test_lives_are_worth_their_name() -> None:
     """The seeds together contain resets, payouts, several versions and oversize burns."""
     resets = paid = versions = 0

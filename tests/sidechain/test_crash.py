@@ -95,6 +95,7 @@ def coins_of(chain: Chain) -> list[object]:
     return list(chain.coins())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["next", "reorganise", "whole branch", "invalidate"])
 @pytest.mark.parametrize("keeps_last", [False, True])
 def test_chain_when_it_crashes_at_any_write_then_at_a_whole_block_and_goes_on(
@@ -167,6 +168,7 @@ while True:
 """
 
 
+@pytest.mark.slow
 def test_process_when_killed_while_reorganising_then_opens_at_a_whole_block(
     tmp_path: Path,
 ) -> None:

@@ -98,6 +98,7 @@ def test_blocks_when_recorded_as_invalid_then_recorded_answer_and_tip_stays(chai
     print(f"invalid blocks: {sum(map(len, entries.values()))} answers agree")
 
 
+@pytest.mark.slow
 def test_blocks_when_a_recorded_transaction_is_invalid_then_recorded_answers(
     chain: Chain,
 ) -> None:

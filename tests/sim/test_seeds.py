@@ -30,9 +30,13 @@ from federation.sim.world import Epoch
 ROOT = Path(__file__).resolve().parents[2]
 SEEDS = int(os.environ.get("FEDPEG_SIM_SEEDS", "50"))
 CHUNK = 25
+CHUNKS = [
+    pytest.param(first, marks=[pytest.mark.slow] if first else [])
+    for first in range(0, SEEDS, CHUNK)
+]
 
 
-@pytest.mark.parametrize("first", range(0, SEEDS, CHUNK))
+@pytest.mark.parametrize("first", CHUNKS)
 def test_seeds_hold_all_invariants(first: int) -> None:
     """I1 to I10, I12, I13 in the chaos, L1 after it."""
     for seed in range(first, min(first + CHUNK, SEEDS)):
@@ -65,6 +69,7 @@ def test_full_disk_torn_write_and_wipe_are_survived() -> None:
     assert min(heights) > 4
 
 
+@pytest.mark.slow
 def test_member_set_changes_at_a_height() -> None:
     """C81: the new set, one member larger, does everything from the border on."""
     scenario = Scenario(n=4, k=3, borders=(Epoch(5, (0, 1, 4, 3, 5), 4),), work_permille=1_000)

@@ -27,6 +27,7 @@ async def test_node_when_started_then_answers_until_stopped(tmp_path: Path) -> N
     assert "Shutdown: done" in (tmp_path / "alone" / "debug.log").read_text()
 
 
+@pytest.mark.slow
 async def test_option_without_effect_when_given_then_only_the_log_says_so(tmp_path: Path) -> None:
     async with Daemon(tmp_path, *ALONE, "-dbcache=50").running() as daemon:
         await daemon.call("stop")
@@ -35,6 +36,7 @@ async def test_option_without_effect_when_given_then_only_the_log_says_so(tmp_pa
     assert log.count("Warning: option -dbcache has no effect") == 1
 
 
+@pytest.mark.slow
 async def test_cookie_when_there_is_no_password_then_it_lets_in(tmp_path: Path) -> None:
     async with Daemon(tmp_path, *ALONE, "-rpcpassword=").running(ready=False) as daemon:
         cookie = tmp_path / "alone" / ".cookie"
@@ -45,6 +47,7 @@ async def test_cookie_when_there_is_no_password_then_it_lets_in(tmp_path: Path) 
     assert not cookie.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_node_when_signalled_then_ends_in_order(tmp_path: Path, number: int) -> None:
     daemon = Daemon(tmp_path, *ALONE)
@@ -80,6 +83,7 @@ async def test_node_when_the_genesis_options_change_then_the_folder_is_refused(
     assert code == 1 and "Incorrect or no genesis block found" in errors
 
 
+@pytest.mark.slow
 async def test_clock_when_mocked_then_stands_still(tmp_path: Path) -> None:
     async with Daemon(tmp_path, *ALONE, "-mocktime=1700000000").running() as daemon:
         await daemon.call("setmocktime", 1_296_688_602)
@@ -110,6 +114,7 @@ def parent_answers(**changes: Any) -> Any:
     return answer
 
 
+@pytest.mark.slow
 async def test_parent_when_it_fits_then_the_node_starts(tmp_path: Path) -> None:
     """elements/peg.md 6."""
     async with (
@@ -136,6 +141,7 @@ async def test_parent_when_warming_up_then_the_node_waits_and_says_so(tmp_path: 
         assert parent.calls.count("getnetworkinfo") == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "options", "text"),
     [
@@ -160,6 +166,7 @@ async def test_parent_when_it_does_not_fit_then_the_node_ends(
     assert errors.startswith("Error: ERROR: ") and text in errors
 
 
+@pytest.mark.slow
 async def test_stop_when_the_parent_is_still_starting_then_the_node_ends(tmp_path: Path) -> None:
     def answer(method: str, params: list[Any]) -> Any:
         raise RpcReply(-28, "Loading")
