@@ -15,6 +15,7 @@ from federation import (
     bench,
     cli_asset,
     cli_audit,
+    cli_emergency,
     cli_fault,
     cli_load,
     cli_local,
@@ -56,6 +57,7 @@ cli_signer.register(program)
 cli_sim.register(program)
 cli_peg.register(program)
 cli_audit.register(program)
+cli_emergency.register(program)
 cli_fault.register(program)
 cli_proofs.register(program)
 bench.register(program)

@@ -21,6 +21,7 @@ SATS_PER_BTC = 100_000_000
 CODE_INVALID_ADDRESS_OR_KEY = -5
 CODE_WALLET_ALREADY_LOADED = -35
 POLL_PAUSE_MS = 50
+SCAN_TIMEOUT_MS = 3_600_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +56,16 @@ class UnspentOutput:
     script: bytes
     confirmations: int
     coinbase: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScannedOutput:
+    """A confirmed unspent output that a scan found by its script."""
+
+    outpoint: OutPoint
+    value_sats: int
+    script: bytes
+    height: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -233,6 +244,43 @@ class BitcoindClient(BitcoindRpc):
             confirmations=reply["confirmations"],
             coinbase=reply["coinbase"],
         )
+
+    async def scan_scripts(self, scripts: Sequence[bytes]) -> tuple[ScannedOutput, ...]:
+        """All confirmed unspent outputs of these scripts; takes minutes on a large chain.
+
+        Raises:
+            BitcoindError: code -8, another scan runs.
+        """
+        reply = await self.call(
+            "scantxoutset",
+            "start",
+            [f"raw({script.hex()})" for script in scripts],
+            timeout_ms=SCAN_TIMEOUT_MS,
+            repeatable=False,
+        )
+        return tuple(
+            ScannedOutput(
+                outpoint=OutPoint(from_hex(found["txid"]), found["vout"]),
+                value_sats=amount_sats(found["amount"]),
+                script=bytes.fromhex(found["scriptPubKey"]),
+                height=found["height"],
+            )
+            for found in reply["unspents"]
+        )
+
+    async def scan_percent(self) -> int | None:
+        """How far a scan is; None when none runs."""
+        reply = await self.call("scantxoutset", "status")
+        return None if reply is None else int(reply["progress"])
+
+    async def first_spent_script(self, txid: bytes, block_hash: bytes) -> bytes:
+        """Script of the output that a confirmed transaction's first input spends; b"" for none.
+
+        The node needs no index for it, only the block and its undo data.
+        """
+        found = await self.call("getrawtransaction", to_hex(txid), 2, to_hex(block_hash))
+        spent = found["vin"][0].get("prevout")
+        return b"" if spent is None else bytes.fromhex(spent["scriptPubKey"]["hex"])
 
     async def spending_txid(self, outpoint: OutPoint) -> bytes | None:
         """Id of the mempool transaction that spends this output, if there is one."""

@@ -249,6 +249,7 @@ def coin_json(coin: FedCoin, committed_height: int) -> dict[str, Any]:
     return {
         "outpoint": outpoint_text(coin.outpoint),
         "kind": str(coin.kind),
+        "claim_script": None if coin.claim_script is None else coin.claim_script.hex(),
         "value_sats": coin.value_sats,
         "height": coin.height,
         "age": committed_height - coin.height + 1,
