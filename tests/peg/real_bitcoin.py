@@ -5,11 +5,13 @@ coins of one are nothing to the next.
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from federation.processes import wait_ended
+from peg.bitcoind import to_hex
 from peg.parameters import LOCAL, PegParameters
 from peg.parent_view import ParentChange, ParentView
 from peg.records import OpenRecord, encode_record
@@ -28,7 +30,7 @@ from sidechain.primitives.transaction import OutPoint, Transaction
 from tests.conftest import START_DEADLINE_MS, RegtestNode
 from tests.peg.members import PegWorld
 from tests.peg.two_chains import ChainBook, TwoChains
-from tests.peg.world import p2wpkh_script
+from tests.peg.world import p2wpkh_script, parent_tx
 
 WALLET = "miner"
 ALICE = p2wpkh_script("alice")
@@ -79,11 +81,18 @@ class RealBitcoin:
     async def grow_empty(self, count: int) -> None:
         """Blocks that leave the mempool out.
 
-        Each has an address of its own: in the same second they would else be the very blocks that
+        Each pays a script of its own: in the same second they would else be the very blocks that
         were made invalid.
         """
         for _ in range(count):
-            await self.client.call("generateblock", await self.client.new_address(WALLET), [])
+            payee = f"raw({p2wpkh_script(f'miner {next(_serial)}').hex()})"
+            await self.client.call("generateblock", payee, [])
+        await self.watcher.poll_once()
+
+    async def grow_with(self, *txids: bytes) -> None:
+        """A block with these transactions of the mempool and no other."""
+        shown = [to_hex(txid) for txid in txids]
+        await self.client.call("generateblock", self.address, shown)
         await self.watcher.poll_once()
 
     async def restart(self, *options: str, rebuild: bool = False) -> None:
@@ -102,18 +111,33 @@ class RealBitcoin:
         await self.client.wait_until_ready(START_DEADLINE_MS)
         await self.client.create_wallet(WALLET)
 
+    @asynccontextmanager
+    async def options(self, *options: str) -> AsyncIterator[None]:
+        """Run with other options for a while, then as before."""
+        await self.restart(*options)
+        try:
+            yield
+        finally:
+            await self.restart()
+
+    async def pay_all(self, outputs: Sequence[tuple[int, bytes]]) -> bytes:
+        """One transaction of the wallet with these outputs first, sent; its txid."""
+        told = {"changePosition": len(outputs)}
+        raw = parent_tx([], outputs).hex()
+        funded = await self.client.call("fundrawtransaction", raw, told, False, wallet=WALLET)
+        return await self.client.send_raw_transaction(await self.sign(funded["hex"]))
+
+    async def sign(self, raw_hex: str) -> bytes:
+        """A transaction with the wallet's signatures."""
+        signed = await self.client.call("signrawtransactionwithwallet", raw_hex, wallet=WALLET)
+        assert signed["complete"], signed
+        return bytes.fromhex(signed["hex"])
+
     async def back(self, depth: int) -> bytes:
         """Take so many blocks off the best chain; the lowest of them."""
         lowest = await self.client.block_hash(await self.client.block_count() - depth + 1)
         await self.client.invalidate_block(lowest)
         return lowest
-
-    async def held(self) -> dict[bytes, ParentTx]:
-        """All of the mempool."""
-        found: dict[bytes, ParentTx] = {}
-        for txid in await self.client.mempool_txids():
-            found[txid] = parse_parent_tx(await self.client.raw_transaction(txid))
-        return found
 
     @staticmethod
     async def _ignore(change: ParentChange) -> None:
@@ -251,10 +275,12 @@ class RealPegWorld(PegWorld):
         await self.extend([await self.claim(deposit) for deposit in deposits])
 
     async def batches(self) -> list[ParentTx]:
-        """Batches of this federation in the mempool."""
-        coins = {coin.outpoint for coin in self.view.coins}
-        held = (await self.real.held()).values()
-        return [tx for tx in held if coins & set(tx.inputs) and tx.inputs[0] in coins]
+        """The batch of this federation in the mempool, if there is one."""
+        lane = self.view.lane
+        txid = None if lane is None else await self.real.client.spending_txid(lane.anchor)
+        if txid is None:
+            return []
+        return [parse_parent_tx(await self.real.client.raw_transaction(txid))]
 
     async def until_sent(self) -> ParentTx:
         """Mine until the batch is in the mempool; the batch."""
