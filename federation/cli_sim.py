@@ -21,8 +21,9 @@ from federation.sim.campaign import (
     save_total,
 )
 from federation.sim.drawing import Mix
-from federation.sim.faults import BadScenario, Scenario, decode_scenario, encode_scenario
-from federation.sim.runner import Outcome, Shrinker, run_once
+from federation.sim.faults import BadScenario, decode_scenario, encode_scenario
+from federation.sim.peg.events import Life, decode_life, encode_life, is_life
+from federation.sim.runner import Outcome, Run, Shrinker, parts_of, run_once
 from federation.sim.trace import readable
 
 MEMBERS_MAX: Final = 15  # N3
@@ -98,6 +99,7 @@ def register(program: click.Group) -> None:
         n: int | None,
         k: int | None,
         family: str,
+        peg: bool,
         real_signatures: bool,
         trace: bool,
         processes: int,
@@ -119,11 +121,17 @@ def register(program: click.Group) -> None:
           --seeds A..B      many runs on -j processes, up to the first that breaks a rule
           --scenario FILE   a run written down, as a failing seed leaves it
 
+        With --peg a run is a life of the peg instead: a Bitcoin that reorganises to any depth, a
+        fee market, users that deposit and burn, operators' records, wiped members; its rules are
+        those of the peg. An event list takes the place of faults.
+
         A seed that breaks a rule is shown with as few faults as still show it and with the messages
         that led there; the exit code is 1 then.
         """
         _check_choice(seed, seeds, scenario, trace=trace, for_s=for_s, state=state, n=n)
-        mix = _mix(n, k, family, real_signatures=real_signatures)
+        if peg and (n, k, family, real_signatures) != (None, None, "mix", False):
+            raise click.UsageError("--peg goes without -n, -k, --family and --real-signatures")
+        mix = _mix(n, k, "peg" if peg else family, real_signatures=real_signatures)
         asked = _Asked(
             seed=seed,
             seeds=seeds,
@@ -167,6 +175,7 @@ def _with_options(function: Callable[..., Any]) -> Callable[..., Any]:
             show_default=True,
             help="a: two wiped members, one that lies in roll-calls, one that is behind.",
         ),
+        click.option("--peg", is_flag=True, help="Lives of the peg: both chains, and its rules."),
         click.option("--real-signatures", is_flag=True, help="Real BIP340 and ECDSA; slower."),
         click.option("--trace", is_flag=True, help="Print every event and message of the run."),
         click.option(
@@ -230,7 +239,7 @@ def _mix(n: int | None, k: int | None, family: str, *, real_signatures: bool) ->
 def _run_one(asked: _Asked) -> None:
     if asked.scenario is not None:
         try:
-            scenario, seed = decode_scenario(asked.scenario.read_text())
+            scenario, seed = _decoded(asked.scenario.read_text())
         except (BadScenario, UnicodeDecodeError) as error:
             raise Failed(f"{asked.scenario} is no scenario: {error}") from None
     else:
@@ -248,17 +257,33 @@ def _run_one(asked: _Asked) -> None:
     elif not asked.trace:
         rate = outcome.heights / took_s if took_s else 0
         print(
-            f"seed {seed}: every rule held: n = {scenario.n}, k = {scenario.k}, "
-            f"{len(scenario.faults)} faults, {outcome.heights} heights, {outcome.events} events "
-            f"({rate:.0f} heights a second)"
+            f"seed {seed}: every rule held: {_kind(scenario)}, {outcome.heights} heights, "
+            f"{outcome.events} events ({rate:.0f} heights a second)"
         )
+
+
+def _decoded(text: str) -> tuple[Run, int]:
+    return decode_life(text) if is_life(text) else decode_scenario(text)
+
+
+def _encoded(scenario: Run, seed: int) -> str:
+    if isinstance(scenario, Life):
+        return encode_life(scenario, seed)
+    return encode_scenario(scenario, seed)
+
+
+def _kind(scenario: Run) -> str:
+    """What a run is of, in a few words."""
+    if isinstance(scenario, Life):
+        return f"a life of the peg, setting {scenario.setting}"
+    return f"n = {scenario.n}, k = {scenario.k}, {len(scenario.faults)} faults"
 
 
 def _facts(outcome: Outcome) -> dict[str, Any]:
     return {name: value for name, value in asdict(outcome).items() if name != "lines"}
 
 
-def _show_failure(asked: _Asked, scenario: Scenario, outcome: Outcome) -> None:
+def _show_failure(asked: _Asked, scenario: Run, outcome: Outcome) -> None:
     """Shorten, write down, show; always raises.
 
     Raises:
@@ -271,19 +296,18 @@ def _show_failure(asked: _Asked, scenario: Scenario, outcome: Outcome) -> None:
         _clear_line()
     again = run_once(scenario, seed, keep_trace=True)
     path = asked.save or Path(f"fedpeg-sim-{seed}.json")
-    path.write_text(encode_scenario(scenario, seed))
+    path.write_text(_encoded(scenario, seed))
     command = f"fedpeg sim --scenario {path}"
     if asked.json:
         facts = _facts(again) | {"seed": seed, "scenario_file": str(path), "replay": command}
         _print_json(facts | {"messages": readable(list(again.lines), SHOWN_LINES)})
     else:
         print(f"seed {seed} breaks {again.text}\n")
-        print(
-            f"n = {scenario.n}, k = {scenario.k}, Byzantine: {list(scenario.liars)}; faults left:"
-        )
-        for fault in scenario.faults:
-            print(f"  {fault}")
-        print(f"\nThe messages before it (last {SHOWN_LINES} lines):")
+        liars = [] if isinstance(scenario, Life) else list(scenario.liars)
+        print(f"{_kind(scenario)}, Byzantine: {liars}; what is left of it:")
+        for part in parts_of(scenario):
+            print(f"  {part}")
+        print(f"\nWhat happened before it (last {SHOWN_LINES} lines):")
         print("\n".join(readable(list(again.lines), SHOWN_LINES)))
         print(f"\nagain: {command}\n  all of it: {command} --trace")
     raise Failed(f"seed {seed} breaks {again.rule or outcome.rule}")

@@ -99,7 +99,8 @@ def load_total(path: Path | None, first: int, end: int, mix: Mix) -> Total:
 def code_name() -> str:
     """A name for the code that is simulated, and for the simulator: another one, other runs."""
     digest = sha256()
-    for path in sorted(Path(__file__).resolve().parent.parent.rglob("*.py")):
+    packages = Path(__file__).resolve().parents[2]
+    for path in sorted([*packages.glob("federation/**/*.py"), *packages.glob("peg/**/*.py")]):
         digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()[:16]
 

@@ -31,6 +31,8 @@ from federation.sim.faults import (
     Wipe,
 )
 from federation.sim.liar import KINDS
+from federation.sim.peg.drawing import life_of
+from federation.sim.peg.events import Life
 from federation.sim.world import Epoch, member_set
 
 CONFIGURATIONS: Final = (
@@ -263,7 +265,7 @@ class Mix:
 
     Attributes:
         n, k: 0: the configurations of the mix in turn.
-        family: "mix", or "a" for the family of B21.
+        family: "mix", "a" for the family of B21, or "peg" for lives of the peg.
     """
 
     n: int = 0
@@ -271,8 +273,10 @@ class Mix:
     family: str = "mix"
     real_signatures: bool = False
 
-    def scenario(self, seed: int) -> Scenario:
+    def scenario(self, seed: int) -> Scenario | Life:
         """The scenario of a seed."""
+        if self.family == "peg":
+            return life_of(seed)
         if self.family == "a":
             found = family_a(seed)
         elif self.n:

@@ -293,9 +293,9 @@ def decode_scenario(text: str) -> tuple[Scenario, int]:
     seed = plain.pop("seed", None)
     if not isinstance(seed, int):
         raise BadScenario("seed is not a number")
-    faults = [_fault(entry) for entry in _list(plain, "faults")]
-    borders = [_filled(Epoch, entry) for entry in _list(plain, "borders")]
-    scenario = _filled(Scenario, plain | {"faults": faults, "borders": borders})
+    faults = [_fault(entry) for entry in objects_of(plain, "faults")]
+    borders = [filled(Epoch, entry) for entry in objects_of(plain, "borders")]
+    scenario = filled(Scenario, plain | {"faults": faults, "borders": borders})
     check_scenario(scenario)
     return scenario, seed
 
@@ -322,7 +322,8 @@ def check_scenario(scenario: Scenario) -> None:
         raise BadScenario("chaos_ms and heights_after are at least 0, delay_max_ms at least 1")
 
 
-def _list(plain: dict[str, Any], name: str) -> list[dict[str, Any]]:
+def objects_of(plain: dict[str, Any], name: str) -> list[dict[str, Any]]:
+    """A list of objects in a plain form; raises BadScenario."""
     found = plain.get(name, [])
     if not isinstance(found, list) or not all(isinstance(entry, dict) for entry in found):
         raise BadScenario(f"{name} is not a list of objects")
@@ -333,12 +334,16 @@ def _fault(plain: dict[str, Any]) -> Fault:
     kind = KINDS.get(str(plain.get("kind_of_fault")))
     if kind is None:
         raise BadScenario(f"unknown fault {plain.get('kind_of_fault')!r}: {', '.join(KINDS)}")
-    found: Fault = _filled(kind, {k: v for k, v in plain.items() if k != "kind_of_fault"})
+    found: Fault = filled(kind, {k: v for k, v in plain.items() if k != "kind_of_fault"})
     return found
 
 
-def _filled(kind: type[Any], plain: dict[str, Any]) -> Any:
-    """A dataclass from its plain form; numbers stay numbers, lists become tuples."""
+def filled(kind: type[Any], plain: dict[str, Any]) -> Any:
+    """A dataclass from its plain form; numbers stay numbers, lists become tuples.
+
+    Raises:
+        BadScenario: fields lack, are unknown or of another type.
+    """
     hints = get_type_hints(kind)
     unknown = sorted(set(plain) - {f.name for f in fields(kind)})
     if unknown:

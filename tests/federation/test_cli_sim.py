@@ -129,3 +129,39 @@ def test_trace_is_the_same_under_any_hash_seed() -> None:
         traces.append(run.stdout)
     assert traces[0] == traces[1]
     assert len(traces[0].splitlines()) > 100
+
+
+def test_peg_seed_says_that_every_rule_held(capsys: pytest.CaptureFixture[str]) -> None:
+    """peg:14 by the same command."""
+    assert main(["sim", "--peg", "--seed", "1"]) == 0
+    assert "seed 1: every rule held: a life of the peg, setting usual" in capsys.readouterr().out
+
+
+def test_peg_seed_that_breaks_a_rule_is_shortened_and_can_be_run_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Planted bug 12: a payout that includes the fee."""
+    path = tmp_path / "life.json"
+    with monkeypatch.context() as planted:
+        planted.setattr("peg.limits.Burn.payout_sats", property(lambda burn: burn.amount_sats))
+        assert main(["sim", "--peg", "--seed", "1", "--save", str(path)]) == 1
+        told = capsys.readouterr().out
+        assert "seed 1 breaks" in told
+        assert "VIOLATION" in told
+        assert main(["sim", "--scenario", str(path), "--no-shrink", "--save", str(path)]) == 1
+    capsys.readouterr()
+    assert main(["sim", "--scenario", str(path)]) == 0
+
+
+def test_peg_goes_without_sizes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sim", "--peg", "--seed", "1", "-n", "4"]) == 2
+    assert "--peg goes without -n" in capsys.readouterr().err
+
+
+def test_peg_seeds_keep_their_own_state(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A state file of the agreement is none of the peg."""
+    state = tmp_path / "state.json"
+    assert main(["sim", "--peg", "--seeds", "0..3", "--state", str(state), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["seeds"] == 4
+    assert main(["sim", "--seeds", "0..3", "--state", str(state)]) == 1
+    assert "is of other seeds or sizes" in capsys.readouterr().err

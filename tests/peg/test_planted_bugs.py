@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from federation.sim.peg.drawing import life_of
+from federation.sim.peg.life import PegSimulation
 from peg import batches, claims, commitments, limits, parameters, sessions, state, voting
 from peg.batches import OpenBatch
 from peg.commitments import PASS, Verdict
@@ -32,9 +34,7 @@ from tests.peg import test_scenarios_lies as lies
 from tests.peg import test_scenarios_records as record_scenarios
 from tests.peg import test_service as service_tests
 from tests.peg.members import PegWorld
-from tests.peg.simulation import Simulation
 from tests.peg.test_service import found
-from tests.peg.test_simulation import TIGHT
 from tests.peg.world import federation, p2wpkh_script
 
 Plant = Callable[[pytest.MonkeyPatch], None]
@@ -52,13 +52,13 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PegWorld:
 async def lives(world: PegWorld) -> None:
     """Random lives of the simulation, with records."""
     for seed in range(30):
-        await Simulation(seed).run(100)
+        await PegSimulation(life_of(seed, setting="usual"), seed).run()
 
 
 async def tight_lives(world: PegWorld) -> None:
     """The same with caps that bind."""
     for seed in range(30):
-        await Simulation(seed, **TIGHT).run(100)
+        await PegSimulation(life_of(seed, setting="tight"), seed).run()
 
 
 async def claim_rules(world: PegWorld) -> None:
