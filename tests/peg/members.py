@@ -178,6 +178,10 @@ class PegWorld:
         self.second_opinions: dict[int, str] = {}
         self.services = [self.service(member) for member in range(parameters.n)]
 
+    def bitcoin_of(self, member: int) -> Any:
+        """The Bitcoin a member sees."""
+        return self.bitcoin
+
     def service(self, member: int) -> PegService:
         """A fresh service of a member with its journal, as after a restart."""
         setup = PegSetup(
@@ -191,8 +195,8 @@ class PegWorld:
             reports_folder=self.folder / f"m{member}" / "reports",
         )
         ports = PegPorts(
-            client=self.bitcoin,
-            view=self.bitcoin.view,
+            client=self.bitcoin_of(member),
+            view=self.bitcoin_of(member).view,
             is_healthy=lambda: self.healthy,
             poke=lambda: None,
             signer=self.signers[member],

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from federation.processes import wait_ended
-from peg.bitcoind import to_hex
+from peg.bitcoind import BitcoindError, to_hex
 from peg.parameters import LOCAL, PegParameters
 from peg.parent_view import ParentChange, ParentView
 from peg.records import OpenRecord, encode_record
@@ -40,6 +40,7 @@ ANCHOR_SATS = 5_000_000
 TRIAL_SATS = 20_000
 STEPS_MAX = 30
 STOP_DEADLINE_MS = 30_000
+RETRY_MS = 0
 
 _serial = itertools.count()
 
@@ -50,11 +51,17 @@ def own_parameters(parameters: PegParameters = LOCAL) -> PegParameters:
 
 
 class RealBitcoin:
-    """A node with its view; everything a member asks goes to the client."""
+    """A node with its view; everything a member asks goes to the client.
+
+    Attributes:
+        mirror: another node, which gets every block that this one mines.
+    """
+
+    mirror: "RealBitcoin | None" = None
 
     def __init__(self, node: RegtestNode) -> None:
         self.node = node
-        self.client = node.client()
+        self.client = node.client(retry_ms=RETRY_MS)
         self.fresh_view()
 
     def fresh_view(self) -> None:
@@ -65,18 +72,19 @@ class RealBitcoin:
     def __getattr__(self, name: str) -> object:
         return getattr(self.client, name)
 
-    async def prepare(self) -> None:
+    async def prepare(self, first_blocks: int = FIRST_BLOCKS) -> None:
         """Wait for the node, and have coins to spend."""
         await self.client.wait_until_ready(START_DEADLINE_MS)
         await self.client.create_wallet(WALLET)
         self.address = await self.client.new_address(WALLET)
         height = await self.client.block_count()
-        await self.grow(max(FIRST_BLOCKS - height, 1))
+        if first_blocks:
+            await self.grow(max(first_blocks - height, 1))
 
     async def grow(self, count: int) -> None:
         """Blocks with all that the mempool has."""
         await self.client.generate(count, self.address)
-        await self.watcher.poll_once()
+        await self._notice()
 
     async def grow_empty(self, count: int) -> None:
         """Blocks that leave the mempool out.
@@ -87,13 +95,13 @@ class RealBitcoin:
         for _ in range(count):
             payee = f"raw({p2wpkh_script(f'miner {next(_serial)}').hex()})"
             await self.client.call("generateblock", payee, [])
-        await self.watcher.poll_once()
+        await self._notice()
 
     async def grow_with(self, *txids: bytes) -> None:
         """A block with these transactions of the mempool and no other."""
         shown = [to_hex(txid) for txid in txids]
         await self.client.call("generateblock", self.address, shown)
-        await self.watcher.poll_once()
+        await self._notice()
 
     async def restart(self, *options: str, rebuild: bool = False) -> None:
         """End the node in an orderly way, if it runs, and start it with these options.
@@ -138,6 +146,32 @@ class RealBitcoin:
         lowest = await self.client.block_hash(await self.client.block_count() - depth + 1)
         await self.client.invalidate_block(lowest)
         return lowest
+
+    async def carry_to(self, other: "RealBitcoin") -> None:
+        """Hand over the blocks of the best chain that the other node lacks."""
+        lacking: list[str] = []
+        at = str(await self.client.call("getbestblockhash"))
+        while not await other.knows(at):
+            lacking.append(at)
+            at = (await self.client.call("getblockheader", at))["previousblockhash"]
+        for block_hash in reversed(lacking):
+            raw = await self.client.call("getblock", block_hash, 0)
+            refusal = await other.client.call("submitblock", raw)
+            assert refusal in (None, "inconclusive"), refusal
+        await other.watcher.poll_once()
+
+    async def knows(self, block_hash: str) -> bool:
+        """Whether the node has a block, on whatever branch."""
+        try:
+            await self.client.call("getblock", block_hash, 0)
+        except BitcoindError:
+            return False
+        return True
+
+    async def _notice(self) -> None:
+        await self.watcher.poll_once()
+        if self.mirror is not None:
+            await self.carry_to(self.mirror)
 
     @staticmethod
     async def _ignore(change: ParentChange) -> None:
