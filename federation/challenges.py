@@ -161,7 +161,7 @@ class ChallengeDesk:
         self._close(challenge)
         vote = challenge.vote
         facts = {"member": vote.member, "height": vote.height, "kind": "UNANSWERED"}
-        root = self._parts.production.params_root()
+        root = self._parts.production.params_root_at(vote.height)
         try:
             self._parts.evidence.add_unanswered(
                 vote, challenge.request, (challenge.asked_s, now_s), params_root=root

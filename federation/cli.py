@@ -17,6 +17,7 @@ from federation import (
     cli_audit,
     cli_emergency,
     cli_fault,
+    cli_federation,
     cli_load,
     cli_local,
     cli_peg,
@@ -59,6 +60,7 @@ cli_peg.register(program)
 cli_audit.register(program)
 cli_emergency.register(program)
 cli_fault.register(program)
+cli_federation.register(program)
 cli_proofs.register(program)
 bench.register(program)
 cli_load.register(program)

@@ -179,7 +179,8 @@ async def collect_status(federation: LocalFederation) -> dict[str, Any]:
     running = federation.running()
     async with asyncio.TaskGroup() as group:
         asked = [
-            group.create_task(_member_status(federation, state, i, running)) for i in range(state.n)
+            group.create_task(_member_status(federation, state, i, running))
+            for i in range(len(state.members))
         ]
     members = [task.result() for task in asked]
     heights = [member["height"] for member in members if member["height"] is not None]

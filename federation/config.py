@@ -8,7 +8,7 @@ Source: N1-N4, consensus:C1.
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Self
@@ -17,6 +17,8 @@ from federation import tls
 from federation.canonical import canonical_json
 from federation.config_fields import Fields, InvalidConfig
 from federation.files import FileLayer, replace_file
+from federation.member_change import MemberChange
+from federation.member_entry import MemberEntry
 from federation.member_folder import (
     MEMBERS_MAX,
     BitcoindAccess,
@@ -25,13 +27,12 @@ from federation.member_folder import (
     read_config_json,
     take_birth_mark,
 )
-from federation.members import MemberSet, check_byzantine_safety
+from federation.members import MemberSet, check_byzantine_safety, witness_limit_bytes
 from peg.fedscript import FedScript, fed_script
 from peg.parameters import ChainFacts, PegParameters, check_parameters
 from sidechain.daemon.chain_options import params_from_options
 from sidechain.errors import Invalid
 from sidechain.params import ChainParams
-from sidechain.primitives.encoding import compact_size
 from sidechain.script.script import multisig_script, p2wsh
 
 __all__ = [
@@ -47,6 +48,7 @@ __all__ = [
 ]
 
 FORMAT = 1
+CHANGES_MAX = 48
 LOCAL_EPOCH_LENGTH = 10
 LOCAL_VALID_EPOCHS = 30
 _FIXED_OPTIONS: dict[str, int | str] = {
@@ -75,61 +77,12 @@ _POLICY_OPTIONS = ("-acceptdiscountct=1", "-anyonecanspendaremine=0")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MemberEntry:
-    """One member as the federation file names it; `index` is its place in the signblockscript."""
-
-    index: int
-    name: str
-    host: str
-    port: int
-    block_key: bytes
-    peg_key: bytes
-    certificate_pem: str
-
-    @classmethod
-    def from_json(cls, plain: object, where: str) -> Self:
-        """Read one entry of `members`.
-
-        Raises:
-            InvalidConfig: with the place and what is wrong there.
-        """
-        fields = Fields(plain, where)
-        certificate = fields.text("certificate", size_max=8_192)
-        try:
-            tls.certificate_der(certificate)
-        except ValueError:
-            raise InvalidConfig(f"{where}.certificate is not one certificate in PEM form") from None
-        entry = cls(
-            index=fields.integer("index", 0, MEMBERS_MAX - 1),
-            name=fields.text("name", size_max=64),
-            host=fields.text("host", size_max=253),
-            port=fields.integer("port", 1, 65_535),
-            block_key=fields.public_key("block_key"),
-            peg_key=fields.public_key("peg_key"),
-            certificate_pem=certificate,
-        )
-        fields.done()
-        return entry
-
-    def to_json(self) -> dict[str, Any]:
-        """Inverse of `from_json`."""
-        return {
-            "index": self.index,
-            "name": self.name,
-            "host": self.host,
-            "port": self.port,
-            "block_key": self.block_key.hex(),
-            "peg_key": self.peg_key.hex(),
-            "certificate": self.certificate_pem,
-        }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class FederationFile:
     """federation.json, checked: what all members share, without a secret.
 
     `signblockscript` is the k-of-n witness script, `options` are elementsd's names and values for
-    the consensus rules of the chain, in the file's order.
+    the consensus rules of the chain, in the file's order. `changes` are the member sets to come
+    and those that came: the file says who they would be, the chain alone says which is in force.
     """
 
     chain_name: str
@@ -139,6 +92,21 @@ class FederationFile:
     peg: PegParameters
     options: tuple[tuple[str, int | str], ...]
     members: tuple[MemberEntry, ...]
+    changes: tuple[MemberChange, ...] = ()
+
+    @property
+    def people(self) -> tuple[MemberEntry, ...]:
+        """Founding members and all who may join, by the index of their links."""
+        found = {entry.index: entry for entry in self.members}
+        for change in self.changes:
+            found |= {entry.index: found.get(entry.index, entry) for entry in change.members}
+        return tuple(found[index] for index in sorted(found))
+
+    @property
+    def signblockscripts(self) -> tuple[bytes, ...]:
+        """The k-of-n scripts of all sets, the founding one first."""
+        later = (change.signblockscript for change in self.changes)
+        return (self.signblockscript, *later)
 
     @property
     def n(self) -> int:
@@ -164,10 +132,13 @@ class FederationFile:
 
     def to_json(self) -> dict[str, Any]:
         """The whole file."""
-        return {
+        whole: dict[str, Any] = {
             "params": self.params_json(),
             "members": [member.to_json() for member in self.members],
         }
+        if self.changes:  # outside the parameter hash: files without any stay as they were
+            whole["changes"] = [change.to_json() for change in self.changes]
+        return whole
 
     def parameter_hash(self) -> bytes:
         """SHA-256 of `params` alone as RFC 8785 JSON (N2): 32 bytes, shown as plain hex."""
@@ -203,6 +174,15 @@ class FederationFile:
         except Invalid as error:
             raise InvalidConfig(f"params.chain: {error}") from error
 
+    def at_ports(self, ports: Mapping[int, int]) -> Self:
+        """The same federation with members, by index, listening elsewhere."""
+
+        def moved(entries: tuple[MemberEntry, ...]) -> tuple[MemberEntry, ...]:
+            return tuple(replace(e, port=ports.get(e.index, e.port)) for e in entries)
+
+        changes = tuple(replace(each, members=moved(each.members)) for each in self.changes)
+        return replace(self, members=moved(self.members), changes=changes)
+
     def save(self, path: Path, layer: FileLayer | None = None) -> None:
         """Write the file, durable and whole. Readable by anybody: it holds no secret.
 
@@ -237,6 +217,10 @@ class FederationFile:
             MemberEntry.from_json(item, f"members[{i}]")
             for i, item in enumerate(top.items("members", 1, MEMBERS_MAX))
         )
+        listed = top.items("changes", 0, CHANGES_MAX) if top.has("changes") else []
+        changes = tuple(
+            MemberChange.from_json(item, f"changes[{i}]") for i, item in enumerate(listed)
+        )
         top.done()
         params.integer("format", FORMAT, FORMAT)
         try:
@@ -251,6 +235,7 @@ class FederationFile:
             peg=peg,
             options=_options(params.take_object("chain")),
             members=members,
+            changes=changes,
         )
         params.done()
         federation.check(allow_no_byzantine_safety=allow_no_byzantine_safety)
@@ -264,6 +249,7 @@ class FederationFile:
         Source: N2-N4, peg:S1-S13, consensus:C1.
         """
         _check_members(self)
+        check_changes(self)
         try:
             check_byzantine_safety(self.member_set(), allow_none=allow_no_byzantine_safety)
         except ValueError as error:
@@ -294,12 +280,6 @@ class FederationFile:
             )
         except Invalid as error:
             raise InvalidConfig(f"params.peg breaks rule {error}") from error
-
-
-def witness_limit_bytes(n: int, k: int) -> int:
-    """W: the largest signblock witness of a k-of-n script, in bytes. Source: consensus:V1."""
-    script_size = 3 + 34 * n
-    return 1 + 1 + 73 * k + len(compact_size(script_size)) + script_size
 
 
 def chain_options(
@@ -354,6 +334,36 @@ def _check_options(federation: FederationFile) -> None:
         value = options[name]
         if not isinstance(value, str) or len(value) != 64 or value.strip("0123456789abcdef"):
             raise InvalidConfig(f"params.chain.{name} is not 64 lower-case hex digits")
+
+
+def check_changes(federation: FederationFile) -> None:
+    """Refuse a later member set that cannot follow on the others (N1, N3).
+
+    Everybody keeps key, name and link for as long as the chain lives; n and k stay, since values
+    of the parameter hash rest on them.
+
+    Raises:
+        InvalidConfig: with the set and what is wrong there.
+    """
+    known = {entry.index: entry for entry in federation.members}
+    for i, change in enumerate(federation.changes):
+        where = f"changes[{i}]"
+        if (len(change.members), change.k) != (federation.n, federation.k):
+            raise InvalidConfig(
+                f"{where}: {change.k} of {len(change.members)} members, but this federation has "
+                f"{federation.k} of {federation.n} for good: a change replaces members"
+            )
+        for entry in change.members:
+            if known.setdefault(entry.index, entry).identity != entry.identity:
+                raise InvalidConfig(f"{where}: index {entry.index} is another member's for good")
+    if sorted(known) != list(range(len(known))):
+        raise InvalidConfig("changes: who joins takes the next index, without gaps")
+    everybody = list(known.values())
+    secrets = [e.block_key[1:] for e in everybody] + [e.peg_key[1:] for e in everybody]
+    secrets += [key[1:] for key in federation.emergency_keys]
+    names, certificates = {e.name for e in everybody}, {e.certificate_pem for e in everybody}
+    if len(set(secrets)) != len(secrets) or {len(names), len(certificates)} != {len(everybody)}:
+        raise InvalidConfig("changes: a key, name or certificate is somebody else's already (N1)")
 
 
 def _check_members(federation: FederationFile) -> None:

@@ -83,6 +83,8 @@ class Engine:
         self._finals = FinalBlocks(
             parts, feed=self._feed, post=self.post, accuse=self._evidence.accuse_signers
         )
+        self.at_tip = self._finals.at_tip
+        """Peers that have the own last final block (C83)."""
         self.halt_notice = HaltNotice(parts.chain.params)
         """Why this member is halted, for whoever asks."""
         self._signatures = OwnSignatures(parts, feed=self._feed, send=self._send)

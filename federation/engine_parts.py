@@ -3,7 +3,7 @@
 Source: the contract in `consensus.effects`.
 """
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -70,7 +70,7 @@ class EngineParts:
         other_frames: gets every frame that is not agreement's.
     """
 
-    vote_keys: tuple[bytes, ...]
+    vote_keys: Sequence[bytes]
     chain: Chain
     driver: Driver
     journal: Journal

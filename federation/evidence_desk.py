@@ -17,8 +17,8 @@ from federation.consensus.encoding import InvalidMessage
 from federation.consensus.messages import Evidence, EvidenceClass, encode_message
 from federation.consensus.votes import BlockSignature
 from federation.engine_parts import EngineParts
-from federation.header_signatures import header_signed_by, read_header, signatures_in
-from sidechain.errors import Invalid
+from federation.header_signatures import header_signed_by, read_header
+from sidechain.errors import Invalid, InvalidBlock
 from sidechain.primitives.block import BlockHeader
 from sidechain.primitives.encoding import Reader
 
@@ -85,11 +85,17 @@ class EvidenceDesk:
         """
         if first.height != second.height or first.hash == second.hash:
             return False
-        members = self._parts.production.member_set()
-        script = self._parts.chain.full_current().signblockscript
-        if {first.current.signblockscript, second.current.signblockscript} != {script}:
+        if first.current.signblockscript != second.current.signblockscript:
             return False
-        signed = [{s.member for s in signatures_in(h, members)} for h in (first, second)]
+        production = self._parts.production
+        try:
+            members = production.member_set_at(first.height)
+            signers = [production.signatures_of(header) for header in (first, second)]
+        except InvalidBlock:
+            return False
+        if production.member_set_of(first) != members:
+            return False
+        signed = [{s.member for s in found} for found in signers]
         bodies = [header.serialize() for header in (first, second)]
         evidence = Evidence(EvidenceClass.TWO_BLOCKS, bodies[0], bodies[1])
         both = sorted(signed[0] & signed[1])
@@ -110,7 +116,7 @@ class EvidenceDesk:
             header = self._find(signature.block_hash)
             if header is None or header.height != signature.height:
                 return None
-            return header_signed_by(header, signature, self._parts.production.member_set())
+            return header_signed_by(header, signature, self._parts.production.member_set_of(header))
         except (Invalid, InvalidMessage, IndexError):
             return None
 
@@ -126,7 +132,7 @@ class EvidenceDesk:
     def _keep(self, member: int, height: int, evidence: Evidence) -> bool:
         """Store it; whether it is new."""
         facts = {"member": member, "height": height, "kind": evidence.kind.name}
-        store, root = self._parts.evidence, self._parts.production.params_root()
+        store, root = self._parts.evidence, self._parts.production.params_root_at(height)
         try:
             is_new = store.add(member, height, evidence, params_root=root)
         except OSError as error:

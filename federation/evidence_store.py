@@ -38,6 +38,7 @@ class EvidenceStore:
         genesis, parameter_hash: 32 bytes, of the chain and the federation file.
         members: names the accused keys.
         now_ms: the monotonic clock.
+        members_at: the set of a height, where sets change; without it `members` for all.
     Raises:
         OSError: the file is there and cannot be read.
     """
@@ -51,11 +52,12 @@ class EvidenceStore:
         members: MemberSet,
         now_ms: Callable[[], int],
         layer: FileLayer | None = None,
+        members_at: Callable[[int], MemberSet] | None = None,
     ) -> None:
         self._path = path
         self._genesis = genesis
         self._parameter_hash = parameter_hash
-        self._members = members
+        self._members_at = members_at or (lambda height: members)
         self._now_ms = now_ms
         self._layer = layer or FileLayer()
         self._lines = read_evidence(path)
@@ -137,7 +139,7 @@ class EvidenceStore:
             "genesis": self._genesis.hex(),
             "parameter_hash": self._parameter_hash.hex(),
             "member": member,
-            "block_key": self._members.members[member].block_key.hex(),
+            "block_key": self._members_at(height).members[member].block_key.hex(),
             "height": height,
             "class": kind,
             **said,

@@ -97,6 +97,10 @@ class FinalBlocks:
         if news is not None:
             self._log.info("catching_up" if news.eta_s != 0 else "caught_up", **news.to_json())
 
+    def at_tip(self) -> frozenset[int]:
+        """Peers that have the own last final block, or more."""
+        return self._planner.at_height(self._chain.tip_height)
+
     def peer_at(self, member: int, tip_height: int) -> None:
         """A peer says that this is its last final block."""
         self._planner.peer_at(member, tip_height)
@@ -282,12 +286,13 @@ class FinalBlocks:
         image, own = self._driver.pen.image, self._driver.vote_key
         tip_height = self._chain.tip_height
         lowest = max(image.height, image.vote_from, tip_height - blocks + 1, 1)
-        members = self._production.member_set().members
-        return any(
-            members[signature.member].vote_key == own and not image.has(signature)
-            for height in range(lowest, tip_height + 1)
-            for signature in self._production.signatures_of(self._chain.header(height))
-        )
+        for height in range(lowest, tip_height + 1):
+            header = self._chain.header(height)
+            me = self._production.member_set_of(header).index_of(own)
+            signatures = () if me is None else self._production.signatures_of(header)
+            if any(found.member == me and not image.has(found) for found in signatures):
+                return True
+        return False
 
     # -- conflicts
 

@@ -138,6 +138,46 @@ def found_federation(
     return federation
 
 
+def add_member(
+    folder: Path,
+    config: MemberConfig,
+    name: str,
+    *,
+    chain_name: str,
+    ports: MemberPorts,
+    entropy: Entropy,
+    unix_time_s: int,
+) -> MemberEntry:
+    """Make keys and folder of a member that is to join, never started before (C85).
+
+    Args:
+        folder: of all members.
+        config: of the new member but for its ports; `index` is its own.
+    Raises:
+        OSError: the disk refused; running again starts anew.
+    """
+    layer = FileLayer()
+    keys = _member_keys(f"{name}.{chain_name}", entropy, unix_time_s)
+    staging, final = folder / f"{name}.partial", folder / name
+    shutil.rmtree(staging, ignore_errors=True)
+    _write_member(layer, staging, keys, config, config.index, ports)
+    if final.exists():  # of a try that ended before any file named its keys
+        aside = folder / f"{name}.unfinished"
+        shutil.rmtree(aside, ignore_errors=True)
+        os.replace(final, aside)
+    layer.rename(staging, final)
+    layer.sync_folder(folder)
+    return MemberEntry(
+        index=config.index,
+        name=name,
+        host=config.listen_host,
+        port=ports.link,
+        block_key=public_key(keys.block),
+        peg_key=public_key(keys.peg),
+        certificate_pem=keys.certificate_pem.decode(),
+    )
+
+
 def make_certificate(name: str, entropy: Entropy, unix_time_s: int) -> tuple[bytes, bytes]:
     """A self-signed certificate (ECDSA P-256, ten years) and its secret key, both PEM.
 

@@ -33,6 +33,7 @@ from federation.evidence_desk import EvidenceDesk
 from federation.final_blocks import FinalBlocks
 from federation.inbox import Frame
 from federation.rate_limits import RequestBudget
+from federation.verification import MessageVerifier
 from sidechain.errors import Invalid
 from sidechain.primitives.block import BlockHeader
 from sidechain.primitives.encoding import Reader
@@ -206,13 +207,22 @@ class IncomingMessages:
         """One of a height that is over: only when it was asked for."""
         if not self._requests.wants(certificate):
             return
-        # The members of that height are those of today: this version follows no change of members.
-        checked = self._parts.verifier.check(certificate)
+        checked = self._verifier_at(certificate.height).check(certificate)
         self._parts.network.charge_signatures(
             member, checked=checked.operations, failed=0 if checked.good else 1
         )
         if checked.good:
             self._requests.take(member, certificate)
+
+    def _verifier_at(self, height: int) -> MessageVerifier:
+        """Checks what was signed at a height, maybe by another set and under other parameters."""
+        production = self._parts.production
+        root = production.params_root_at(height)
+        if root == production.params_root():
+            return self._parts.verifier
+        verifier = MessageVerifier(self._parts.chain.params.genesis_hash, remembered_max=0)
+        verifier.begin_height(production.member_set_at(height), root)
+        return verifier
 
     def _suspect_parameters(self, member: int, message: Message) -> None:
         """C87: members who sign under other parameters look as if none of their votes verified."""
@@ -283,8 +293,14 @@ class IncomingMessages:
     def _on_answer(self, member: int, answer: Answer) -> None:
         if self._driver.mode not in (Mode.ROLLCALL, Mode.ABSTAINING):
             return
+        if self._driver.members.index_of(answer.answerer_key) is None:
+            return  # of another set: it counts where that one is in force (C86)
         asker_key = self._parts.signer.block_key[1:]
-        checked = self._parts.verifier.check_answer(answer, asker_key, self._nonce)
+        if self._driver.members.index_of(answer.answerer_key) is None:
+            return  # of another set: it counts where that one is in force (C86)
+        checked = self._parts.verifier.check_answer(
+            answer, asker_key, self._nonce, self._verifier_at
+        )
         if checked.operations:
             self._parts.network.charge_signatures(member, checked=checked.operations)
         if checked.good and self._is_proved(answer) and not self._is_relabelled(answer.seen):
@@ -307,7 +323,11 @@ class IncomingMessages:
             reader = Reader(data)
             header = BlockHeader.read(reader, chain.params)
             reader.done()
-            if header.current.signblockscript != chain.full_current().signblockscript:
+            if header.height <= chain.tip_height:
+                ours = chain.header(header.height).current.signblockscript
+            else:
+                ours = chain.full_current().signblockscript
+            if header.current.signblockscript != ours:
                 return None
             verify_block_signature(header, chain.params)
         except Invalid:
@@ -329,7 +349,7 @@ class IncomingMessages:
         store = self._parts.evidence
         if store.is_known(index, height, evidence) or not store.has_room(index):
             return
-        checked = self._parts.verifier.check(evidence)
+        checked = self._verifier_at(height).check(evidence)
         self._parts.network.charge_signatures(
             member, checked=checked.operations, failed=0 if checked.good else 1
         )

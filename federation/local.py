@@ -289,12 +289,9 @@ class LocalFederation:
         if not self.folder.federation_file.exists():
             return
         federation = self.load_federation(state)
-        moved = tuple(
-            replace(entry, port=member.port)
-            for entry, member in zip(federation.members, state.members, strict=True)
-        )
-        if moved != federation.members:
-            replace(federation, members=moved).save(self.folder.federation_file)
+        moved = federation.at_ports({member.index: member.port for member in state.members})
+        if moved != federation:
+            moved.save(self.folder.federation_file)
         for member in state.members:
             folder = self.folder.member(member.name)
             config = replace(
@@ -402,7 +399,8 @@ class LocalFederation:
             folder = self.folder.member(member.name)
             arguments = ["--folder", str(folder), "--federation", str(self.folder.federation_file)]
             # only a member that never ran may begin without a journal (N5)
-            if state.stage is not Stage.OPEN and MemberFolder(folder).birth_mark.exists():
+            is_new = state.stage is not Stage.OPEN or member.index >= state.n
+            if is_new and MemberFolder(folder).birth_mark.exists():
                 arguments.append("--init")
             arguments += state.member_flags()
             arguments += ["--restored"] * restored

@@ -14,6 +14,8 @@ from federation.config_fields import Fields, InvalidConfig
 from federation.files import FileLayer, replace_file
 
 MEMBERS_MAX = 15
+PEOPLE_MAX = 64
+"""Members of one federation over all its changes."""
 CONFIG_FILE_MAX_BYTES = 1_000_000
 
 
@@ -71,7 +73,7 @@ class MemberConfig:
         fields = Fields(read_config_json(folder / "member.json"), "")
         bitcoind = Fields(fields.take("bitcoind"), "bitcoind")
         config = cls(
-            index=fields.integer("index", 0, MEMBERS_MAX - 1),
+            index=fields.integer("index", 0, PEOPLE_MAX - 1),
             listen_host=fields.text("listen_host", size_max=253),
             listen_port=fields.integer("listen_port", 0, 65_535),
             rpc_port=fields.integer("rpc_port", 0, 65_535),
@@ -211,6 +213,11 @@ class MemberFolder:
     def reports(self) -> Path:
         """Reserves reports that k members have signed (peg:11)."""
         return self.path / "reports"
+
+    @property
+    def changes(self) -> Path:
+        """Member changes this operator approved (C83)."""
+        return self.path / "changes"
 
     @property
     def log(self) -> Path:

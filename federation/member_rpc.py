@@ -9,12 +9,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from federation.certificates import KEPT_HEIGHTS, KEPT_S
+from federation.change_desk import ChangeDesk
+from federation.change_rpc import ChangeMethods
 from federation.config import FederationFile
 from federation.consensus.driver import Driver
 from federation.engine import Engine
 from federation.evidence_store import EvidenceStore
 from federation.member_folder import MemberConfig
 from federation.peers import PeerNetwork
+from federation.people import People
 from federation.production import BlockProduction
 from federation.record_rpc import RecordMethods
 from federation.report_rpc import ReportMethods
@@ -51,6 +54,8 @@ class MemberMethods:
     engine: Engine
     network: PeerNetwork
     production: BlockProduction
+    changes: ChangeDesk
+    people: People
     peg: PegService
     watcher: ParentWatcher
     parent: ParentView
@@ -64,6 +69,7 @@ class MemberMethods:
         """Offer all methods."""
         RecordMethods(self.peg, self.engine.work_available).register(registry)
         ReportMethods(self.peg).register(registry)
+        ChangeMethods(self.changes, self.engine.work_available).register(registry)
         for method, summary in (
             (self.getfederationinfo, "State of the agreement, links and limits in force."),
             (self.getblocksigners, "Who proposed and who signed each block of a range."),
@@ -92,7 +98,7 @@ class MemberMethods:
 
     def getfederationinfo(self) -> dict[str, Any]:
         """One member's view of the federation."""
-        members = self.federation.member_set()
+        members = self.production.member_set()
         agreement, config = self.driver.agreement, self.config
         catch_up = self.engine.catch_up()
         links = {status.member: status for status in self.network.status()}
@@ -134,8 +140,10 @@ class MemberMethods:
                     "rtt_us": None if entry.index == config.index else links[entry.index].rtt_us,
                     "last_end": "" if entry.index == config.index else links[entry.index].last_end,
                 }
-                for entry in self.federation.members
+                for entry in self.people.entries
+                if entry.index == config.index or entry.index in links
             ],
+            "member": members.index_of(self.people.vote_keys[config.index]),
             "parameter_mismatches": sorted(self.network.parameter_mismatches),
             "refused_connections": self.network.refused_connections,
             "evidence": len(self.evidence),
@@ -175,8 +183,8 @@ class MemberMethods:
         return rows
 
     def _signers_of(self, height: int) -> dict[str, Any]:
-        members = self.federation.member_set()
         block = self.chain.block(height)
+        members = self.production.member_set_of(block.header)
         signers = [s.member for s in self.production.signatures_of(block.header)]
         round_number = self.engine.decided_round(height)
         return {
@@ -212,7 +220,7 @@ class MemberMethods:
         return {
             "genesis": self.chain.params.genesis_hash.hex(),
             "parameter_hash": self.federation.parameter_hash().hex(),
-            "params_root": self.production.params_root().hex(),
+            "params_root": self.production.params_root_at(wanted).hex(),
             "height": wanted,
             "block": self.chain.block_bytes(wanted).hex(),
             "certificate": commit.encode().hex(),

@@ -88,6 +88,12 @@ class MemberSet:
         return None
 
 
+def witness_limit_bytes(n: int, k: int) -> int:
+    """W: the largest signblock witness of a k-of-n script, in bytes. Source: consensus:V1."""
+    script_size = 3 + 34 * n
+    return 1 + 1 + 73 * k + (1 if script_size < 253 else 3) + script_size
+
+
 def default_k(n: int) -> int:
     """Threshold of a new federation of n members: ⌊2n/3⌋ + 1 (N3)."""
     return 2 * n // 3 + 1

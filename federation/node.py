@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from federation.change_desk import ChangeDesk
 from federation.config import (
     FederationFile,
     MemberConfig,
@@ -26,8 +27,9 @@ from federation.engine import Engine
 from federation.engine_parts import EngineParts
 from federation.evidence_store import EVIDENCE_NAME, EvidenceStore
 from federation.frames import PROTOCOL_VERSION, Hello
+from federation.member_change import MemberChange
 from federation.member_rpc import MemberMethods
-from federation.peers import EventLog, PeerIdentity, PeerMember, PeerNetwork
+from federation.peers import EventLog, PeerIdentity, PeerNetwork
 from federation.peg_evidence import PegEvidence
 from federation.production import BlockProduction
 from federation.relay import TransactionRelay
@@ -38,10 +40,12 @@ from federation.start import (
     NodeSeams,
     OpenedJournal,
     StartOptions,
+    load_federation,
     monotonic_ms,
     open_bitcoind,
     open_journal,
     open_peg_journal,
+    people_and_sets,
     settle_mode,
     stored_blocks,
 )
@@ -61,7 +65,6 @@ from sidechain.chain import Chain
 from sidechain.errors import Invalid, PeerFault
 from sidechain.index.follower import ChainIndex
 from sidechain.primitives.block import Block
-from sidechain.primitives.transaction import Transaction
 
 __all__ = ["CannotStart", "Node", "StartOptions", "open_node"]
 
@@ -104,8 +107,8 @@ class Node:
         self._group: asyncio.TaskGroup | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._stop = asyncio.Event()
-        self._members = self._federation.member_set()
-        self._entry = self._federation.members[self._config.index]
+        self._people, self._sets = people_and_sets(self._federation)
+        self._entry = self._people.entries[self._config.index]
         self._view = ParentView()
         self._client = open_bitcoind(self._config.bitcoind)
         self._watcher = ParentWatcher(
@@ -118,19 +121,21 @@ class Node:
         self._network = self._make_network()
         self._second = second_opinion(self._config.second_validator, self._chain, self._log)
         self._peg = self._make_peg(parts)
+        self._changes = self._make_changes()
         self._production = self._make_production()
         self._evidence = EvidenceStore(
             self._folder.path / EVIDENCE_NAME,
             genesis=self._chain.params.genesis_hash,
             parameter_hash=self._federation.parameter_hash(),
-            members=self._members,
+            members=self._federation.member_set(),
             now_ms=monotonic_ms,
+            members_at=self._production.member_set_at,
         )
         self._driver, block_files = self._make_driver()
         self._engine = Engine(self._engine_parts(block_files))
         self._peg_evidence = PegEvidence(
             genesis=self._chain.params.genesis_hash,
-            block_keys=tuple(entry.block_key for entry in self._federation.members),
+            block_keys=self._people.block_keys,
             store=self._evidence,
             log=self._log,
             alarm=self._engine.raise_alarm,
@@ -153,14 +158,14 @@ class Node:
             self._registry,
             self._folder.cookie,
             port=self._config.rpc_port,
-            on_fault=self._on_rpc_fault,
+            on_fault=lambda error: self._on_fault("rpc_fault", error),
         )
         self._esplora = EsploraServer(
             self._chain,
             parts.index,
             send=sender(self._registry),
             port=self._config.esplora_port,
-            on_fault=self._on_esplora_fault,
+            on_fault=lambda error: self._on_fault("esplora_fault", error),
         )
         self._register_methods()
 
@@ -240,6 +245,7 @@ class Node:
 
     def _on_final(self, block: Block) -> None:
         self._peg.on_final_block(block)
+        self._changes.on_final()
         self._relay.on_final(block)
 
     def _on_mode(self, mode: Mode, reason: str) -> None:
@@ -275,16 +281,7 @@ class Node:
                 listen_host=self._config.listen_host,
                 listen_port=self._config.listen_port,
             ),
-            members=[
-                PeerMember(
-                    index=entry.index,
-                    host=entry.host,
-                    port=entry.port,
-                    certificate_pem=entry.certificate_pem,
-                    block_key=entry.block_key,
-                )
-                for entry in self._federation.members
-            ],
+            members=self._people.peers(),
             hello=self._hello,
             limits=FRAME_LIMITS_BYTES,
             on_frame=lambda member, kind, body: self._engine.on_frame(member, kind, body),
@@ -313,9 +310,10 @@ class Node:
             script=self._federation.fed_script(),
             parameter_hash=self._federation.parameter_hash(),
             member=self._config.index,
-            block_keys=tuple(entry.block_key for entry in self._federation.members),
+            block_keys=self._people.block_keys,
             approvals_folder=self._folder.approved,
             reports_folder=self._folder.reports,
+            voters=lambda: [m.block_key for m in self._production.member_set().members],
         )
         ports = PegPorts(
             client=self._client,
@@ -331,7 +329,7 @@ class Node:
             covenants=covenant_ports(
                 self._chain,
                 parts.covenants,
-                facts_for=self._facts_for,
+                facts_for=lambda tx: self._peg.parent_facts_for(tx),
                 on_accepted=lambda tx: self._relay.accepted(tx),
                 unix_time_s=parts.seams.wall_clock_s,
             ),
@@ -342,12 +340,29 @@ class Node:
         )
         return PegService(setup, ports)
 
+    def _make_changes(self) -> ChangeDesk:
+        return ChangeDesk(
+            self._folder.changes,
+            self._federation,
+            self._chain,
+            own_index=self._config.index,
+            at_tip=lambda: self._engine.at_tip() & self._network.connected,
+            on_learn=self._learn_change,
+        )
+
+    def _learn_change(self, change: MemberChange) -> None:
+        """Hold the script of a set to come, and dial who is to join."""
+        self._sets.learn(change.signblockscript)
+        if self._keeper is not None:
+            self._keeper.signer.learn_script(change.signblockscript)
+        self._people.dial_joining(change, self._config.index, self._network.add)
+
     def _make_production(self) -> BlockProduction:
         return BlockProduction(
             chain=self._chain,
             peg=self._peg,
-            members=self._members,
-            witness_script=self._federation.signblockscript,
+            sets=self._sets,
+            change=self._changes,
             first_epoch_blocks=self._chain.params.dynamic_epoch_length,
             future_limit_s=self._config.future_limit_s,
             wall_clock_s=self._parts.seams.wall_clock_s,
@@ -376,7 +391,7 @@ class Node:
 
     def _engine_parts(self, block_files: BlockFiles) -> EngineParts:
         return EngineParts(
-            vote_keys=tuple(entry.block_key[1:] for entry in self._federation.members),
+            vote_keys=self._people.vote_keys,
             chain=self._chain,
             driver=self._driver,
             journal=self._parts.opened.journal,
@@ -401,7 +416,7 @@ class Node:
         register_chain_methods(
             self._registry,
             self._chain,
-            facts_for=self._facts_for,
+            facts_for=self._peg.parent_facts_for,
             on_accepted=self._relay.accepted,
             hooks=NodeHooks(
                 unix_time_s=self._parts.seams.wall_clock_s,
@@ -417,6 +432,8 @@ class Node:
             engine=self._engine,
             network=self._network,
             production=self._production,
+            changes=self._changes,
+            people=self._people,
             peg=self._peg,
             watcher=self._watcher,
             parent=self._view,
@@ -428,25 +445,8 @@ class Node:
         ).register(self._registry)
         self._parts.seams.register(self._registry, self._network, self._chain)
 
-    def _on_rpc_fault(self, error: BaseException) -> None:
-        self._log.error("rpc_fault", error=repr(error))
-
-    def _on_esplora_fault(self, error: BaseException) -> None:
-        self._log.error("esplora_fault", error=repr(error))
-
-    async def _facts_for(self, tx: Transaction) -> Any:
-        return await self._peg.parent_facts_for(tx)
-
-
-def _load_federation(federation_path: Path, config: MemberConfig, log: EventLog) -> FederationFile:
-    federation = FederationFile.load(
-        federation_path, allow_no_byzantine_safety=config.allow_no_byzantine_safety
-    )
-    if config.index >= federation.n:
-        raise CannotStart(f"member.json says index {config.index}, there are {federation.n}")
-    if federation.member_set().f_s < 1:
-        log.warning("no_byzantine_safety", alarm=True, reason="one lying member can fork the chain")
-    return federation
+    def _on_fault(self, event: str, error: BaseException) -> None:
+        self._log.error(event, error=repr(error))
 
 
 @contextlib.contextmanager
@@ -466,10 +466,10 @@ def open_node(
     """
     seams, folder = seams or NodeSeams(), MemberFolder(path)
     config = MemberConfig.load(path)
-    federation = _load_federation(federation_path, config, log)
+    federation = load_federation(federation_path, folder.changes, config, log)
     params = federation.chain_params()
     seams.check(params)
-    entry = federation.members[config.index]
+    entry = federation.people[config.index]
     genesis, vote_key = params.genesis_hash, entry.block_key[1:]
     with contextlib.ExitStack() as stack:
         opened = open_journal(folder, genesis=genesis, vote_key=vote_key, options=options)

@@ -12,14 +12,13 @@ import contextlib
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, Protocol
 
 from federation import tls
 from federation.frames import KIND_HELLO, PROTOCOL_VERSION, FrameError, Hello, encode_frame
 from federation.link import Link, LinkClosed, LinkOptions, LinkStatus
+from federation.peer_identity import PeerIdentity, PeerMember
 from federation.rate_limits import (
     FAILED_SIGNATURE_COST,
     FRAME_FAULT_COST,
@@ -27,6 +26,8 @@ from federation.rate_limits import (
     ByteBudget,
     SignatureBudget,
 )
+
+__all__ = ["EventLog", "PeerIdentity", "PeerMember", "PeerNetwork"]
 
 
 class EventLog(Protocol):
@@ -40,28 +41,6 @@ class EventLog(Protocol):
 
     def error(self, event: str, **facts: object) -> object:
         """Something a person has to look at."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PeerMember:
-    """Where a member is and how it is recognised."""
-
-    index: int
-    host: str
-    port: int
-    certificate_pem: str
-    block_key: bytes
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PeerIdentity:
-    """What this process shows: own index, PEM files, and the address to listen on (port 0: any)."""
-
-    index: int
-    certificate: Path
-    key: Path
-    listen_host: str
-    listen_port: int
 
 
 class PeerNetwork:
@@ -136,6 +115,21 @@ class PeerNetwork:
         self._start(self._accept(listener, listening, lower))
         for index, context in dialing.items():
             self._start(self._dial(self._members[index], context))
+
+    def add(self, member: PeerMember) -> None:
+        """Dial a member that may join, from now on; its index is above all others (N15).
+
+        Raises:
+            ValueError: there is such a member, or it would have to dial us.
+        """
+        if member.index in self._members or member.index <= self._identity.index:
+            raise ValueError(f"member {member.index} cannot be added here")
+        certificate = tls.certificate_der(member.certificate_pem)
+        self._members[member.index], self._pinned[member.index] = member, certificate
+        self._bans[member.index] = Ban()
+        if self._group is not None:
+            files = self._identity.certificate, self._identity.key
+            self._start(self._dial(member, tls.dialing_context(*files, certificate)))
 
     async def close(self) -> None:
         """End all links with a TLS goodbye, stop listening and dialing. Safe to call twice."""

@@ -10,7 +10,7 @@ Source: peg:P32, peg:P33, peg:R2, peg:R4, N29.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from federation.evidence_store import EvidenceStore
@@ -66,7 +66,7 @@ class PegEvidence:
         self,
         *,
         genesis: bytes,
-        block_keys: tuple[bytes, ...],
+        block_keys: Sequence[bytes],
         store: EvidenceStore,
         log: EventLog,
         alarm: Callable[[str], None],

@@ -17,16 +17,17 @@ from federation.consensus.effects import BuildBlock, CheckBlock
 from federation.consensus.events import Verdict
 from federation.consensus.votes import BlockSignature
 from federation.header_signatures import signatures_in
-from federation.members import MemberSet
+from federation.member_sets import KnownSet, MemberSets
+from federation.members import MemberSet, witness_limit_bytes
 from sidechain.chain import Chain
 from sidechain.crypto.keys import compact_to_der
 from sidechain.errors import Invalid, InvalidBlock, Unavailable
-from sidechain.primitives.block import Block, BlockHeader
+from sidechain.primitives.block import NULL_ENTRY, Block, BlockHeader, ParamEntry
 from sidechain.primitives.encoding import Reader
 from sidechain.primitives.transaction import Transaction
 from sidechain.script.block_signature import signblock_witness
-from sidechain.script.script import p2wsh
 from sidechain.validation.block_check import check_witness_commitment, commitment_index
+from sidechain.validation.dynafed import full_current
 
 BLOCK_MAX_BYTES: Final = 4_000_000
 BLOCK_MAX_WEIGHT_WU: Final = 4_000_000
@@ -62,6 +63,16 @@ class PegPort(Protocol):
         """Answer (eventual, policy, reason) by the own view now."""
 
 
+class ChangePort(Protocol):
+    """What block production asks about the member change of this operator."""
+
+    def to_propose(self) -> ParamEntry | None:
+        """What an own block built now votes for (C83)."""
+
+    def is_approved(self, entry: ParamEntry) -> bool:
+        """Whether the operator approved exactly this entry (V10)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Judgement:
     """A verdict with its reason, fit for the log."""
@@ -74,12 +85,13 @@ class BlockProduction:
     """Builds, judges and completes the blocks of one federation.
 
     Args:
-        witness_script: the k-of-n script whose P2WSH is the signblockscript.
+        sets: the member sets whose scripts this process holds.
         first_epoch_blocks: L; blocks up to this height count as due (N35).
         wall_clock_s: seconds since 1970.
         propose_timer_ms: of round 0; what a proposal holds can be judged in a part of it.
         now_ms: the monotonic clock, to measure judging; without it proposals are as large as
             blocks may be.
+        change: the member change that the operator approved; None: no change ever is.
     """
 
     def __init__(
@@ -87,19 +99,19 @@ class BlockProduction:
         *,
         chain: Chain,
         peg: PegPort,
-        members: MemberSet,
-        witness_script: bytes,
+        sets: MemberSets,
         first_epoch_blocks: int,
         future_limit_s: int,
         wall_clock_s: Callable[[], int],
         propose_timer_ms: int = 3_000,
         now_ms: Callable[[], int] | None = None,
+        change: ChangePort | None = None,
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._chain = chain
         self._peg = peg
-        self._members = members
-        self._witness_script = witness_script
+        self._sets = sets
+        self._change = change
         self._first_epoch_blocks = first_epoch_blocks
         self._future_limit_s = future_limit_s
         self._wall_clock_s = wall_clock_s
@@ -122,10 +134,35 @@ class BlockProduction:
             InvalidBlock: the chain demands a signblockscript whose keys this process lacks.
         Source: consensus:C80.
         """
-        wanted = self._chain.full_current().signblockscript
-        if wanted != p2wsh(self._witness_script):
-            raise InvalidBlock("unknown-signblockscript", wanted.hex())
-        return self._members
+        return self._in_force().members
+
+    def member_set_at(self, height: int) -> MemberSet:
+        """M of a height up to the next block's; the next block's for any above.
+
+        Raises:
+            InvalidBlock: as `member_set`.
+        """
+        if height > self._chain.tip_height:
+            return self.member_set()
+        return self._sets.of(self._entry_at(height).signblockscript).members
+
+    def member_set_of(self, header: BlockHeader) -> MemberSet:
+        """The set that a header names.
+
+        Raises:
+            InvalidBlock: as `member_set`.
+        """
+        return self._sets.of(header.current.signblockscript).members
+
+    def params_root_at(self, height: int) -> bytes:
+        """D of a height up to the next block's; the next block's for any above."""
+        return self._entry_at(min(height, self._chain.tip_height + 1)).root()
+
+    def _entry_at(self, height: int) -> ParamEntry:
+        return full_current(self._chain, height - 1, self._chain.params)
+
+    def _in_force(self) -> KnownSet:
+        return self._sets.of(self._chain.full_current().signblockscript)
 
     def params_root(self) -> bytes:
         """D_h: root of the full entry in force for the next block."""
@@ -145,6 +182,7 @@ class BlockProduction:
             self._chain.tip_height + 1 <= self._first_epoch_blocks
             or next(self._ready(self._chain.mempool.each_transaction()), None) is not None
             or self._peg.is_due()
+            or not self._proposed().is_null
         )
 
     def is_empty(self, block: Block) -> bool:
@@ -188,7 +226,13 @@ class BlockProduction:
             time_s=time_s,
             coinbase_scripts=scripts,
             transactions=() if order.minimal else self._transactions(order.round),
+            proposed=NULL_ENTRY if order.minimal else self._proposed(),
         )
+
+    def _proposed(self) -> ParamEntry:
+        """The parameters this member votes for in its own block now (C83)."""
+        entry = self._change.to_propose() if self._change is not None else None
+        return NULL_ENTRY if entry is None else entry
 
     def _transactions(self, round_number: int) -> list[Transaction]:
         most_wu = BLOCK_MAX_WEIGHT_WU - COINBASE_RESERVE_WU - 4 * self._witness_limit()
@@ -278,7 +322,8 @@ class BlockProduction:
             eventual, policy, reason = False, True, str(error)
         if not self._is_timely(block.header.time):
             eventual, reason = False, "block time is ahead of the clock (V9)"
-        if block.header.proposed.kind != 0:  # no operator can approve a file yet (C83)
+        proposed = block.header.proposed
+        if not proposed.is_null and not (self._change and self._change.is_approved(proposed)):
             policy, reason = False, "parameters this operator did not approve (V10)"
         if not policy:
             return Judgement(Verdict.REFUSED, reason)
@@ -317,8 +362,8 @@ class BlockProduction:
         return time_s <= min(latest_s, now_s + FUTURE_MAX_S)
 
     def _witness_limit(self) -> int:
-        script_size = len(self._witness_script)
-        return 2 + 73 * self._members.k + (1 if script_size < 253 else 3) + script_size
+        members = self._in_force().members
+        return witness_limit_bytes(members.n, members.k)
 
     # -- final blocks
 
@@ -328,14 +373,19 @@ class BlockProduction:
         Args:
             signatures: k of them, members ascending.
         """
-        keys = [member.block_key for member in self._members.members]
+        members = self.member_set()
+        keys = [member.block_key for member in members.members]
         by_key = {keys[s.member]: compact_to_der(s.signature) for s in signatures}
         block = self.decode_proposal(data, signatures[0].block_hash)
-        return block.with_signblock_witness(signblock_witness(self._members.k, keys, by_key))
+        return block.with_signblock_witness(signblock_witness(members.k, keys, by_key))
 
     def signatures_of(self, header: BlockHeader) -> tuple[BlockSignature, ...]:
-        """Who signed a header, with the signatures in 64-byte form, members ascending."""
-        return signatures_in(header, self._members)
+        """Who signed a header, with the signatures in 64-byte form, members ascending.
+
+        Raises:
+            InvalidBlock: it names a set whose script this process lacks.
+        """
+        return signatures_in(header, self.member_set_of(header))
 
 
 def check_committed(block: Block) -> None:

@@ -251,6 +251,11 @@ class RemoteSigner:
 
     # -- agreement
 
+    def learn_script(self, witness_script: bytes) -> None:
+        """Show the signer the k-of-n script of a set to come, with the headers that follow."""
+        if witness_script not in self._home.scripts:
+            self._home = replace(self._home, scripts=(*self._home.scripts, witness_script))
+
     def begin_height(self, members: MemberSet, params_root: bytes) -> None:
         """Feed it the headers up to the own tip; the answer is read with the next one.
 

@@ -226,7 +226,7 @@ def member_signer(
         genesis=genesis,
         block_key=entry.block_key,
         peg_key=entry.peg_key,
-        scripts=(federation.signblockscript,),
+        scripts=federation.signblockscripts,
     )
     child = None
     if options.signer_socket is None:

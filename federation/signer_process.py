@@ -223,7 +223,7 @@ def open_desk(
     """
     params = federation.chain_params()
     block_key = public_key_of(folder.block_key)
-    own = [entry for entry in federation.members if entry.block_key == block_key]
+    own = [entry for entry in federation.people if entry.block_key == block_key]
     if not own:
         raise SignerFailed(f"{folder.block_key} is no member's key of this federation")
     signer = _open_when_free(

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from federation.change_desk import with_changes
+from federation.config import FederationFile
 from federation.consensus.encoding import InvalidMessage
 from federation.consensus.events import StartMode
 from federation.consensus.records import (
@@ -19,8 +21,10 @@ from federation.consensus.records import (
     decode_record,
     restore,
 )
-from federation.member_folder import BitcoindAccess, MemberFolder
+from federation.member_folder import BitcoindAccess, MemberConfig, MemberFolder
+from federation.member_sets import MemberSets
 from federation.peers import EventLog, PeerNetwork
+from federation.people import People
 from federation.production import BlockProduction
 from federation.signer import GuardStart, Signer, SignerFiles
 from federation.signer_port import MemberSigner
@@ -267,3 +271,30 @@ def stored_blocks(files: BlockFiles, production: BlockProduction) -> dict[bytes,
         sound[block_hash] = data or b""
     files.keep_only(sound)
     return sound
+
+
+def people_and_sets(federation: FederationFile) -> tuple[People, MemberSets]:
+    """Who a member deals with, and the scripts of all sets it knows."""
+    return People(federation.people), MemberSets(*federation.signblockscripts)
+
+
+def load_federation(
+    federation_path: Path, changes: Path, config: MemberConfig, log: EventLog
+) -> FederationFile:
+    """federation.json with the changes that this member's operator approved.
+
+    Raises:
+        InvalidConfig, CannotStart: says what a person can do about it.
+    """
+    federation = with_changes(
+        FederationFile.load(
+            federation_path, allow_no_byzantine_safety=config.allow_no_byzantine_safety
+        ),
+        changes,
+    )
+    count = len(federation.people)
+    if config.index >= count:
+        raise CannotStart(f"member.json says index {config.index}, there are {count}")
+    if federation.member_set().f_s < 1:
+        log.warning("no_byzantine_safety", alarm=True, reason="one lying member can fork the chain")
+    return federation

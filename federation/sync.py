@@ -73,6 +73,10 @@ class SyncPlanner:
         if peer in self._peers:
             self._peers[peer].tip_height = 0
 
+    def at_height(self, height: int) -> frozenset[int]:
+        """Peers that say they have the final block of a height."""
+        return frozenset(peer for peer, known in self._peers.items() if known.tip_height >= height)
+
     def lag_blocks(self, tip_height: int) -> int:
         """How many blocks above ours are claimed by a peer that is believed."""
         believed = (p.tip_height for p in self._peers.values() if p.slow_times < DISBELIEVED_AFTER)

@@ -7,6 +7,7 @@ remembered.
 Source: consensus:2.1, consensus:C11, consensus:C22, consensus:C95, N14.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -108,25 +109,43 @@ class MessageVerifier:
                 good = True
         return Checked(good, self._operations)
 
-    def check_answer(self, answer: Answer, asker_key: bytes, nonce: bytes) -> Checked:
+    def check_answer(
+        self,
+        answer: Answer,
+        asker_key: bytes,
+        nonce: bytes,
+        at: Callable[[int], "MessageVerifier"] | None = None,
+    ) -> Checked:
         """Signatures of a roll-call answer: its own, its certificate's, its seen message's (C71).
 
         The seen message must be the asker's: another member's vote says nothing about the asker. A
-        header given as proof is for the caller to judge. Both arguments are 32 bytes.
+        header given as proof is for the caller to judge.
+
+        Args:
+            asker_key, nonce: 32 bytes each.
+            at: by whom something of another height is checked: seen message and certificate may be
+                from before a border (C86). Without it by this verifier.
         """
         self._operations = 0
         digest = answer.digest(self._genesis, asker_key, nonce)
-        good = (
-            self._set().index_of(answer.answerer_key) is not None
-            and self._signed(_SCHNORR, answer.answerer_key, answer.signature, digest)
-            and (not isinstance(answer.proof, Certificate) or self._certificate(answer.proof))
+        good = self._set().index_of(answer.answerer_key) is not None and self._signed(
+            _SCHNORR, answer.answerer_key, answer.signature, digest
         )
-        seen = answer.seen
-        if seen is not None:
-            asker = self._member(seen.member)
-            good = good and asker is not None and asker.vote_key == asker_key
-            good = good and self._statement(seen)
+        if good and isinstance(answer.proof, Certificate):
+            good = self._of_height(answer.proof.height, at)._certificate(answer.proof)
+        if good and answer.seen is not None:
+            good = self._of_height(answer.seen.height, at)._is_by(answer.seen, asker_key)
         return Checked(good, self._operations)
+
+    def _of_height(
+        self, height: int, at: Callable[[int], "MessageVerifier"] | None
+    ) -> "MessageVerifier":
+        return self if at is None else at(height)
+
+    def _is_by(self, said: Vote | BlockSignature, vote_key: bytes) -> bool:
+        """Whether the member with a key said it."""
+        member = self._member(said.member)
+        return member is not None and member.vote_key == vote_key and self._statement(said)
 
     def check_message(self, member: int, digest: bytes, signature: bytes) -> Checked:
         """A BIP340 signature of a member's block key over a tagged hash (kinds 18 to 23, N15)."""

@@ -56,7 +56,8 @@ class PegSetup:
         script: the plain fedpegscript.
         parameter_hash: of the federation file (N2), which block 1 carries.
         member: own index.
-        block_keys: all members' block keys, 33 bytes each, in member order.
+        block_keys: of all members, 33 bytes each, by the index of their links; may grow.
+        voters: block keys of the set of the next block; None: those of `block_keys` for ever.
         approvals_folder: where operator approvals are (N23).
         reports_folder: where reserves reports are kept (peg:11).
     """
@@ -66,9 +67,25 @@ class PegSetup:
     script: FedScript
     parameter_hash: bytes
     member: int
-    block_keys: tuple[bytes, ...]
+    block_keys: Sequence[bytes]
     approvals_folder: Path
     reports_folder: Path
+    voters: Callable[[], Sequence[bytes]] | None = None
+
+    def voter_keys(self) -> Sequence[bytes]:
+        """Block keys of the set of the next block, in its order: a PAUSE is one of theirs (N1)."""
+        return self.block_keys if self.voters is None else self.voters()
+
+    @property
+    def seat(self) -> int | None:
+        """Own index in that set; None for who is not in it, yet or any more."""
+        voters, own = list(self.voter_keys()), self.block_keys[self.member]
+        return voters.index(own) if own in voters else None
+
+    @property
+    def holds_peg_key(self) -> bool:
+        """Whether a key of this member is in the script; who joined later has none."""
+        return self.member < len(self.script.keys)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -146,7 +146,9 @@ class RecordDesk:
             InvalidEncoding: this member may not pause now; says from when.
         """
         context, governance = self._context(), self._history.governance
-        member = self._setup.member
+        member = self._setup.seat
+        if member is None:
+            raise InvalidEncoding("pause", "this member is not in the set in force")
         unsigned = PauseRecord(
             member=member,
             deposits=deposits,
@@ -214,13 +216,14 @@ class RecordDesk:
         self._told_height = self._history.height
         self._hear_own()
         for record in self._pauses.records:
-            if record.member == self._setup.member:
+            if record.member == self._setup.seat:
                 self._broadcast(KIND_RECORD, encode_record(record))
 
     def info(self) -> dict[str, Any]:
         """Pauses and approvals as JSON."""
         history = self._history
-        allowed = history.governance.pause_allowed_from(self._setup.member, history.parameters)
+        seat = self._setup.seat or 0
+        allowed = history.governance.pause_allowed_from(seat, history.parameters)
         return {
             "pause": pause_json(history.tip, list(self._pauses.records), allowed),
             "approvals": self.approvals(),

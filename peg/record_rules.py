@@ -52,7 +52,7 @@ class RecordContext:
     clock: int
     genesis: bytes
     script: FedScript
-    block_keys: tuple[bytes, ...]
+    block_keys: Sequence[bytes]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

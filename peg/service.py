@@ -82,7 +82,7 @@ class PegService:
             chain=setup.chain,
             script=setup.script,
             parameter_hash=setup.parameter_hash,
-            block_keys=setup.block_keys,
+            voters=setup.voter_keys,
             node=self._node,
             ledger=self.ledger,
             approvals=self._approvals,

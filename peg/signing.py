@@ -229,6 +229,8 @@ class SigningSession:
             raise PeerFault(member, proof, "wrong number of batch signatures")
         checks = zip(self._scripts, self.digests, share.signatures, strict=True)
         for script, digest, signature in checks:
+            if member >= len(script.keys):
+                raise PeerFault(member, proof, "a share of who holds no key of the coin")
             if not is_batch_signature(script.keys[member], digest, signature):
                 raise PeerFault(member, proof, "batch signature does not verify")
         self._shares[member] = share.signatures

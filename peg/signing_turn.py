@@ -85,7 +85,7 @@ class SigningTurn:
 
     def _sign(self, view: PegView, session: SigningSession) -> None:
         """R0 to R8, then the journal, then the share; nothing suspends in between."""
-        if session.share(self._setup.member) is not None:
+        if not self._setup.holds_peg_key or session.share(self._setup.member) is not None:
             return
         reason = refusal(
             view,
@@ -179,7 +179,7 @@ class SigningTurn:
         event: str,
         confirmations: int,
     ) -> None:
-        if session.share(self._setup.member) is not None:
+        if not self._setup.holds_peg_key or session.share(self._setup.member) is not None:
             return
         reason = return_refusal(
             batch,

@@ -99,7 +99,7 @@ class PegVoting:
         chain: ChainParams,
         script: FedScript,
         parameter_hash: bytes,
-        block_keys: tuple[bytes, ...],
+        voters: Callable[[], Sequence[bytes]],
         node: OwnNode,
         ledger: PegLedger,
         approvals: Approvals,
@@ -107,11 +107,11 @@ class PegVoting:
         """Nothing is asked of the node before `refresh`.
 
         Args:
-            block_keys: all members', 33 bytes each, in member order.
+            voters: block keys of the set of the next block, 33 bytes each, in its order.
         """
         self._chain = chain
         self._script = script
-        self._block_keys = block_keys
+        self._voters = voters
         self._parameter_hash = parameter_hash
         self._node = node
         self._ledger = ledger
@@ -365,7 +365,7 @@ class PegVoting:
             clock=max(self._ledger.history.clock, commitment.height),
             genesis=self._chain.genesis_hash,
             script=self._script,
-            block_keys=self._block_keys,
+            block_keys=self._voters(),
         )
 
     def _fork_height(self, previous: Commitment | None) -> int | None:

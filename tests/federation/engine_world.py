@@ -19,6 +19,7 @@ from federation.engine import Engine
 from federation.engine_parts import EngineParts
 from federation.evidence_store import EvidenceStore
 from federation.files import FileLayer
+from federation.member_sets import MemberSets
 from federation.members import MemberSet
 from federation.production import BlockProduction
 from federation.secret_key import SecretKey
@@ -200,8 +201,7 @@ class Process:
         self.production = BlockProduction(
             chain=self.chain,
             peg=self.peg,
-            members=world.members,
-            witness_script=world.file.signblockscript,
+            sets=MemberSets(world.file.signblockscript),
             first_epoch_blocks=world.first_epoch_blocks,
             future_limit_s=30,
             wall_clock_s=world.unix_time_s,

@@ -438,7 +438,7 @@ def test_blocks_on_demand_when_asked_for_then_intervals_of_n18(tmp_path: Path) -
 
 
 MEMBER_WRONG: dict[str, tuple[str, object, str]] = {
-    "index": ("index", 15, "index"),
+    "index": ("index", 64, "index"),
     "port": ("listen_port", -1, "listen_port"),
     "flag": ("allow_no_byzantine_safety", 2, "allow_no_byzantine_safety"),
     "interval": ("min_interval_ms", 2_000, "min_interval_ms is above"),

@@ -11,6 +11,7 @@ from federation.consensus import events as ev
 from federation.consensus.records import Mode
 from federation.link import LinkStatus
 from federation.member_rpc import BLOCKS_PER_TURN, MemberMethods
+from federation.people import People
 from federation.start import StartOptions
 from peg.bitcoind import BitcoindError
 from peg.parent_view import ParentView
@@ -125,6 +126,8 @@ class Rpc:
             driver=process.driver,
             engine=process.engine,
             production=process.production,
+            people=People(world.file.people),
+            changes=SimpleNamespace(status=lambda: {"members": ["m0"]}),
             parent=ParentView(),
             evidence=process.evidence,
             now_ms=world.now_ms,

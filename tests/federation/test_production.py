@@ -12,7 +12,7 @@ import pytest
 from federation.consensus.effects import BuildBlock, CheckBlock
 from federation.consensus.events import Verdict
 from federation.consensus.votes import BlockSignature
-from federation.members import MemberSet
+from federation.member_sets import MemberSets
 from federation.production import (
     BLOCK_MAX_WEIGHT_WU,
     BUILD_PATIENCE_MS,
@@ -44,8 +44,7 @@ class Stage:
         self.production = BlockProduction(
             chain=self.chain,
             peg=self.peg,
-            members=MemberSet.of(BLOCK_KEYS, 3),
-            witness_script=multisig_script(3, BLOCK_KEYS),
+            sets=MemberSets(multisig_script(3, BLOCK_KEYS)),
             first_epoch_blocks=first_epoch_blocks,
             future_limit_s=30,
             wall_clock_s=lambda: self.now_s,
@@ -418,7 +417,7 @@ def test_signers_when_a_signature_is_out_of_order_or_garbage_then_not_counted_tw
 def test_members_when_the_chain_demands_another_set_then_refused(stage: Stage) -> None:
     assert stage.production.member_set().k == 3
     other = stage.production
-    other._witness_script = multisig_script(2, BLOCK_KEYS)
+    other._sets = MemberSets(multisig_script(2, BLOCK_KEYS))
     with pytest.raises(InvalidBlock, match="unknown-signblockscript"):
         other.member_set()
 
