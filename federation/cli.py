@@ -23,6 +23,7 @@ from federation import (
     cli_peg,
     cli_proofs,
     cli_pset,
+    cli_receipts,
     cli_signer,
     cli_sim,
     cli_wallet,
@@ -59,6 +60,7 @@ cli_sim.register(program)
 cli_peg.register(program)
 cli_audit.register(program)
 cli_emergency.register(program)
+cli_receipts.register(program)
 cli_fault.register(program)
 cli_federation.register(program)
 cli_proofs.register(program)

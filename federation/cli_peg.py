@@ -9,6 +9,7 @@ import click
 from federation import cli_deposits, cli_records
 from federation.cli_deposits import address_text, only_wallet
 from federation.cli_passphrase import passphrase_file_option, unlocked
+from federation.cli_proofs import write_proof
 from federation.cli_session import JSON_WAIT_HELP, Amount, Failed, Session, command, show_btc
 from federation.cli_tables import blocks_table, peg_notes
 from federation.cli_wait import (
@@ -16,6 +17,7 @@ from federation.cli_wait import (
     Patience,
     describe_pegin,
     describe_pegout,
+    pegout_lines,
     wait_pegin,
     wait_pegout,
 )
@@ -27,6 +29,7 @@ from sidechain.api.client import RpcClient, RpcError
 from sidechain.errors import Unavailable
 
 CODE_INVALID_PARAMETER = -8
+CODE_NOT_FOUND = -5
 BLOCKS_SHOWN_MAX = 1_000
 ASK_TIMEOUT_S = 10
 
@@ -200,25 +203,59 @@ def _register_out(group: click.Group) -> None:
 def _register_status(group: click.Group) -> None:
     @command(group, "status", short_help="Show one peg-in or peg-out, or all.")
     @click.argument("peg_id", metavar="[ID]", required=False)
-    async def status(session: Session, *, peg_id: str | None) -> None:
+    @click.option(
+        "--receipt",
+        type=click.Path(path_type=Path, dir_okay=False),
+        help="Write a file that proves it, for `receipt verify`.",
+    )
+    async def status(session: Session, *, peg_id: str | None, receipt: Path | None) -> None:
         """Show one peg-in or peg-out (by id, txid:vout or deposit address), or all.
 
-        With each deposit that does not go on by itself: why, and what can be done.
+        With each deposit that does not go on by itself: why, and what can be done. With each
+        peg-out that is not paid yet: its place, and when it is likely to be. A burn may be
+        anybody's, named by its txid:vout.
+
+        --receipt writes what proves to strangers that the burn is final, and once it is confirmed
+        that it was paid; or that a deposit was claimed.
         """
+        if receipt is not None and peg_id is None:
+            raise click.UsageError("--receipt needs the ID of one peg-in or peg-out")
         async with session.wallets() as wallets:
             if peg_id is None:
                 pegins = await wallets.call("listpegins")
                 pegouts = await wallets.call("listpegouts")
             else:
-                pegins, pegouts = await _find(wallets, peg_id)
+                pegins, pegouts = await _find(session, wallets, peg_id)
+        if receipt is not None:
+            await _write_receipt(session, (pegins or pegouts)[0], receipt)
+            return
         peg = await _peg_state(session)
         lines = [f"! {note}" for note in peg_notes(peg or {})]
         lines += [_line(view, describe_pegin(view)) for view in pegins]
-        lines += [_line(view, describe_pegout(view)) for view in pegouts]
+        for view in pegouts:
+            lines.append(_line(view, describe_pegout(view)))
+            lines += [f"{'':<8} {text}" for text in pegout_lines(view) if peg_id is not None]
         found: Any = {"pegins": pegins, "pegouts": pegouts, "peg": peg}
         if peg_id is not None:
             found = (pegins or pegouts)[0]
         session.output.result(found, "\n".join(lines) or "no peg-ins and no peg-outs yet")
+
+
+async def _write_receipt(session: Session, view: dict[str, Any], path: Path) -> None:
+    """Write what proves a peg-in or peg-out to strangers.
+
+    Raises:
+        Failed: there is nothing to prove yet.
+    """
+    outpoint = view.get("burn") or view.get("deposit")
+    if view["height"] is None or outpoint is None:
+        what = "burn" if "burn" in view else "claim"
+        raise Failed(f"{view['id']} has no receipt yet: its {what} is in no final block")
+    async with session.members() as members:
+        found: dict[str, Any] = await members.call("getreceipt", outpoint)
+    paid = "payment" in found or found["kind"] != "peg-out"
+    more = "" if paid else "; it is not paid on the committed chain yet: ask again later"
+    write_proof(session, found, path, f"the receipt of {view['id'] or outpoint}{more}")
 
 
 async def _peg_state(session: Session) -> dict[str, Any] | None:
@@ -231,7 +268,7 @@ async def _peg_state(session: Session) -> dict[str, Any] | None:
     return dict(info["peg"])
 
 
-async def _find(wallets: Any, peg_id: str) -> tuple[list[Any], list[Any]]:
+async def _find(session: Session, wallets: Any, peg_id: str) -> tuple[list[Any], list[Any]]:
     try:
         return [await wallets.call("getpegin", peg_id)], []
     except RpcError as error:
@@ -242,7 +279,32 @@ async def _find(wallets: Any, peg_id: str) -> tuple[list[Any], list[Any]]:
     except RpcError as error:
         if error.code != CODE_INVALID_PARAMETER:
             raise
-        raise Failed(f"there is no peg-in and no peg-out {peg_id!r}") from error
+    if ":" in peg_id:
+        try:
+            async with session.members() as members:
+                return [], [_anybodys(await members.call("getpegout", peg_id))]
+        except RpcError as error:
+            if error.code not in (CODE_INVALID_PARAMETER, CODE_NOT_FOUND):
+                raise
+    raise Failed(f"there is no peg-in and no peg-out {peg_id!r}")
+
+
+def _anybodys(found: dict[str, Any]) -> dict[str, Any]:
+    """A burn that no wallet here made, in the form of the wallets' peg-outs."""
+    return {
+        "id": None,
+        "wallet": "(others)",
+        "amount_sats": found["amount_sats"],
+        "payout_sats": found["payout_sats"],
+        "address": found["address"],
+        "stage": found["status"],
+        "done": found["txid"] is not None,
+        "burn": found["burn"],
+        "fee_sats": None,
+        "height": found["height"],
+        "reason": ", ".join(found["reasons"]),
+        "payout": found,
+    }
 
 
 def _line(view: dict[str, Any], text: str) -> str:

@@ -200,6 +200,32 @@ def describe_pegout(view: dict[str, Any]) -> str:
             return f"{_status_text(status)}{f': {txid}' if txid else ''}{reason}"
 
 
+def pegout_lines(view: dict[str, Any]) -> list[str]:
+    """Place in the queue, and when the payment is likely to confirm, with the reason."""
+    member = view.get("payout") or {}
+    lines: list[str] = []
+    if member.get("position") is not None:
+        ahead = show_btc(member["ahead_sats"])
+        lines.append(f"place {member['position'] + 1} in the queue, {ahead} before it")
+    batch = member.get("batch")
+    if batch:
+        newest = batch["versions"][-1] if batch["versions"] else None
+        fee = f", version {newest['version']} pays {newest['fee_sats']} sat" if newest else ""
+        lines.append(f"in batch {batch['index']}, selected at block {batch['h_sel']}{fee}")
+    eta = member.get("eta")
+    if eta:
+        if eta["latest_clock"] is None:
+            when = f"not before Bitcoin block {eta['earliest_clock']}, no latest"
+        else:
+            when = f"Bitcoin block {eta['earliest_clock']} to {eta['latest_clock']}"
+        parts = _BETWEEN_REASONS.split(eta["reason"])
+        why = ", ".join(_reason_text(part) for part in parts)
+        lines.append(f"likely paid and committed: {when} (now {member['clock']}): {why}")
+    if member.get("note"):
+        lines.append(str(member["note"]))
+    return lines
+
+
 def _status_text(status: str) -> str:
     """A status of peg-protocol section 12 in words."""
     words = {
@@ -228,6 +254,16 @@ def _reason_text(reason: str) -> str:
             return f"payouts are halted: {details}"
         case "FEE_POOL_LOW":
             return "the federation's fee pool is too low"
+        case "INSOLVENT":
+            return "the federation's coins do not cover it now"
+        case "PAUSED":
+            return f"payouts are paused until Bitcoin block {details}"
+        case "WAIT_COMMIT":
+            return "waits for Bitcoin blocks and for members to commit to them"
+        case "HELD_OVERSIZE":
+            return "larger than any payout may be: k operators have to release it"
+        case "EXCLUDED":
+            return "taken out of the queue by k operators"
         case "RESET_PENDING":
             return "a Bitcoin reorganisation is being followed"
     return reason

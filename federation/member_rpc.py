@@ -19,8 +19,11 @@ from federation.member_folder import MemberConfig
 from federation.peers import PeerNetwork
 from federation.people import People
 from federation.production import BlockProduction
+from federation.receipt_rpc import ReceiptMethods
+from federation.receipts import ReceiptMaker
 from federation.record_rpc import RecordMethods
 from federation.report_rpc import ReportMethods
+from federation.stranger import Stranger
 from peg.bitcoind import BitcoindError
 from peg.covenant_claims import CovenantClaims
 from peg.parent_view import ParentView
@@ -70,6 +73,13 @@ class MemberMethods:
         RecordMethods(self.peg, self.engine.work_available).register(registry)
         ReportMethods(self.peg).register(registry)
         ChangeMethods(self.changes, self.engine.work_available).register(registry)
+        maker = ReceiptMaker(
+            Stranger.of(self.federation),
+            ledger=self.peg.ledger,
+            reserves=self.peg.reserves,
+            block=self.chain.block,
+        )
+        ReceiptMethods(maker).register(registry)
         for method, summary in (
             (self.getfederationinfo, "State of the agreement, links and limits in force."),
             (self.getblocksigners, "Who proposed and who signed each block of a range."),

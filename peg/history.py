@@ -136,6 +136,11 @@ class PegHistory:
         return self._totals[-1].clock if self._totals else 0
 
     @property
+    def recent_rates(self) -> Sequence[int]:
+        """The committed feerates that rate(h) is the median of, sat/kvB, oldest first."""
+        return self._feerates[-(2 * self._parameters.n + 1) :]
+
+    @property
     def burns(self) -> Sequence[Burn]:
         """All burns in burn order."""
         return list(self._burns.values())
@@ -324,5 +329,4 @@ class PegHistory:
         """
         if not commitment.repeats(self.previous_commitment):
             self._feerates.append(commitment.feerate_sats_per_kvb)
-        window = 2 * self._parameters.n + 1
-        return median_rate(self._feerates[-window:], self._parameters)
+        return median_rate(self.recent_rates, self._parameters)

@@ -3,13 +3,14 @@
 Source: peg:12.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 from peg.batches import Idle, OpenBatch
 from peg.lanes import LaneStep
 from peg.limits import Burn, BurnCode, BurnStage, QueuePlace
-from peg.parameters import PegParameters
+from peg.parameters import GROWTH_TENTHS, PegParameters
 from peg.reserves import Halt
 
 
@@ -123,21 +124,82 @@ def standing(facts: BurnFacts, parameters: PegParameters) -> Standing:
             return Standing(BurnStatus.RELEASED, _idle(facts) + _waiting(facts))
 
 
-def latest_clock(facts: BurnFacts, parameters: PegParameters, *, clock: int, now_sats: int) -> int:
-    """Expected clock of the payment's confirmation, roughly.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Eta:
+    """When a payment is likely to be on the committed chain, in clock units.
 
-    Args:
-        clock: clock(h) now.
-        now_sats: what the tightest cap lets through per clock unit.
-    Returns:
-        max(delay left, sum before it / cap rate) + batch_wait + D_c + one ladder step + 1 from
-        now, rounded up. Source: peg:12.
+    Attributes:
+        latest_clock: None where nothing bounds it: somebody has to act first.
+        reasons: what it waits for.
     """
+
+    earliest_clock: int
+    latest_clock: int | None
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """How fast things go now.
+
+    Attributes:
+        clock: clock(h).
+        cap_sats: what the tightest cap lets through per clock unit.
+        rate_sats_per_kvb: rate(h), at which a batch would begin.
+        recent_rates: the committed feerates of late.
+    """
+
+    clock: int
+    cap_sats: int
+    rate_sats_per_kvb: int
+    recent_rates: Sequence[int] = ()
+
+
+def eta(facts: BurnFacts, parameters: PegParameters, pace: Pace) -> Eta | None:
+    """A range for the payment of a burn; None when it is paid, or never will be.
+
+    max(delay left, sum before it / cap rate) + batch_wait + D_c + Δ · expected versions + 1 from
+    now on. The range is between no further version and as many as the ladder needs to reach the
+    ninth decile of recent rates, one at least. Source: peg:12.
+    """
+    if facts.payment is not None or facts.burn.code is not BurnCode.OK:
+        return None
+    place, found = facts.place, standing(facts, parameters)
+    base = max(pace.clock, facts.paused_until)
+    if place is not None:
+        base = max(base, place.until_clock, place.cap_free_at or 0)
+        base = max(base, pace.clock + -(-place.ahead_sats // max(pace.cap_sats, 1)))
+    steps = expected_versions(pace.rate_sats_per_kvb, pace.recent_rates)
+    wait = 0 if facts.batch is not None else parameters.batch_wait
+    earliest = base + parameters.commit_depth + 1
+    latest = earliest + wait + parameters.ladder_step * max(1, steps)
+    stuck = _needs_somebody(facts, found.status)
+    return Eta(
+        earliest_clock=earliest,
+        latest_clock=None if stuck else latest,
+        reasons=found.reasons or (found.status,),
+    )
+
+
+def expected_versions(rate_sats_per_kvb: int, recent: Sequence[int]) -> int:
+    """Steps of the ladder from a rate up to the ninth decile of others (P17)."""
+    if not recent:
+        return 0
+    goal = sorted(recent)[(9 * len(recent) - 1) // 10]
+    rate, steps = max(rate_sats_per_kvb, 1), 0
+    while rate < goal:
+        rate, steps = -(-rate * GROWTH_TENTHS // 10), steps + 1
+    return steps
+
+
+def _needs_somebody(facts: BurnFacts, status: str) -> bool:
+    """Whether time alone does not bring the payment."""
     place = facts.place
-    delay = max(0, place.until_clock - clock) if place is not None else 0
-    ahead = -(-place.ahead_sats // max(now_sats, 1)) if place is not None else 0
-    rest = parameters.batch_wait + parameters.commit_depth + parameters.ladder_step + 1
-    return clock + max(delay, ahead) + rest
+    if place is not None and status in (BurnStatus.HELD_OVERSIZE, BurnStatus.EXCLUDED):
+        return not place.approved
+    unknown_cap = place is not None and place.cap_window is not None and place.cap_free_at is None
+    is_idle = status == BurnStatus.RELEASED and bool(_idle(facts))
+    return bool(facts.halts) or facts.reset_pending or unknown_cap or is_idle
 
 
 def _cap(place: QueuePlace) -> tuple[str, ...]:

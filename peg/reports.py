@@ -20,7 +20,7 @@ from peg.parameters import (
     coin_count_max,
 )
 from peg.parent_view import ParentView
-from peg.receipts import BurnFacts, Payment, payment_of
+from peg.receipts import BurnFacts, Pace, Payment, payment_of
 from peg.record_texts import record_json
 from peg.records import Record, ReopenRecord
 from peg.reserves import Halt
@@ -29,6 +29,7 @@ from peg.status import (
     audit_json,
     burn_json,
     burn_text,
+    cap_rate_sats,
     commitment_json,
     deposit_json,
     lane_json,
@@ -246,8 +247,18 @@ class PegReports:
             facts,
             self._parameters,
             self._chain.parent_prefixes,
-            clock=0 if tip is None else tip.clock,
-            backing_sats=0 if tip is None else tip.claimed_sats - tip.feeburn_sats,
+            self._pace(),
+        )
+
+    def _pace(self) -> Pace:
+        history = self._ledger.history
+        tip = history.tip
+        backing_sats = 0 if tip is None else tip.claimed_sats - tip.feeburn_sats
+        return Pace(
+            clock=history.clock,
+            cap_sats=cap_rate_sats(self._parameters, backing_sats - history.schedule.released_sats),
+            rate_sats_per_kvb=0 if tip is None else tip.rate_sats_per_kvb,
+            recent_rates=history.recent_rates,
         )
 
     def _payment(self, burn: Burn, view: PegView | None) -> Payment | None:

@@ -11,8 +11,8 @@ from peg.commitments import Commitment
 from peg.fedscript import FedScript
 from peg.history import ClaimedDeposit
 from peg.lanes import LaneStep
-from peg.parameters import PegParameters, break_even_rate_sats_per_kvb, coin_count_max
-from peg.receipts import BurnFacts, latest_clock, standing
+from peg.parameters import BASIS_POINTS, PegParameters, break_even_rate_sats_per_kvb, coin_count_max
+from peg.receipts import BurnFacts, Eta, Pace, eta, standing
 from peg.reserves import Book
 from peg.state import PegView
 from sidechain.errors import InvalidEncoding
@@ -145,25 +145,12 @@ def batch_json(batch: OpenBatch) -> dict[str, Any]:
 
 
 def burn_json(
-    facts: BurnFacts,
-    parameters: PegParameters,
-    prefixes: AddressPrefixes,
-    *,
-    clock: int,
-    backing_sats: int,
+    facts: BurnFacts, parameters: PegParameters, prefixes: AddressPrefixes, pace: Pace
 ) -> dict[str, Any]:
-    """One peg-out.
-
-    Args:
-        clock: clock(h) now.
-        backing_sats: claimed minus burned fees, for the tightest cap.
-    """
+    """One peg-out."""
     burn, place, payment = facts.burn, facts.place, facts.payment
     now = standing(facts, parameters)
-    rate = min(
-        max(cap.abs_sats, backing_sats * cap.pct_bp // 10_000) // max(cap.window, 1)
-        for cap in parameters.caps
-    )
+    expected = eta(facts, parameters, pace)
     return {
         "burn": burn_text(burn.burn_id),
         "status": now.status,
@@ -177,10 +164,9 @@ def burn_json(
         "until_clock": place.until_clock if place is not None and place.until_clock else None,
         "position": place.position if place is not None else None,
         "ahead_sats": place.ahead_sats if place is not None else None,
-        "clock": clock,
-        "expected_clock": None
-        if payment is not None
-        else latest_clock(facts, parameters, clock=clock, now_sats=rate),
+        "clock": pace.clock,
+        "expected_clock": None if expected is None else expected.latest_clock,
+        "eta": None if expected is None else eta_json(expected),
         "batch": None if facts.batch is None else batch_json(facts.batch),
         "note": UNCONFIRMED_NOTE if now.status == "BATCHED" else None,
         "txid": None if payment is None else hash_hex(payment.txid),
@@ -188,6 +174,27 @@ def burn_json(
         "depth": None if payment is None else payment.depth,
         "committed": payment is not None and payment.committed,
     }
+
+
+def eta_json(expected: Eta) -> dict[str, Any]:
+    """When a payment is likely to be committed, and what it waits for."""
+    return {
+        "earliest_clock": expected.earliest_clock,
+        "latest_clock": expected.latest_clock,
+        "reason": ", ".join(expected.reasons),
+    }
+
+
+def cap_rate_sats(parameters: PegParameters, backing_sats: int) -> int:
+    """What the tightest cap lets through per clock unit.
+
+    Args:
+        backing_sats: claimed minus burned fees and released sums.
+    """
+    return min(
+        max(cap.abs_sats, backing_sats * cap.pct_bp // BASIS_POINTS) // max(cap.window, 1)
+        for cap in parameters.caps
+    )
 
 
 def deposit_json(outpoint: OutPoint, claimed: ClaimedDeposit | None) -> dict[str, Any]:

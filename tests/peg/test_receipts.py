@@ -8,7 +8,7 @@ import pytest
 from peg.batches import Idle
 from peg.limits import BurnCode, BurnStage, QueuePlace
 from peg.parameters import LOCAL
-from peg.receipts import BurnFacts, Payment, latest_clock, standing
+from peg.receipts import BurnFacts, Pace, Payment, eta, expected_versions, standing
 from peg.reserves import Halt
 from peg.status import burn_json, parse_outpoint
 from sidechain.errors import InvalidEncoding
@@ -67,21 +67,74 @@ def test_status_by_facts(changes: dict[str, Any], status: str, reasons: tuple[st
     assert shown(**changes) == (status, reasons)
 
 
-def test_expected_clock_counts_delay_or_queue_and_what_follows() -> None:
-    rest = LOCAL.batch_wait + LOCAL.commit_depth + LOCAL.ladder_step + 1
-    delayed = replace(FACTS, place=QueuePlace(stage=BurnStage.DELAYED, until_clock=110))
-    assert latest_clock(delayed, LOCAL, clock=100, now_sats=1) == 110 + rest
-    queued = replace(FACTS, place=QueuePlace(stage=BurnStage.READY, ahead_sats=101))
-    assert latest_clock(queued, LOCAL, clock=100, now_sats=50) == 103 + rest
+PACE = Pace(clock=100, cap_sats=50, rate_sats_per_kvb=1_000)
+SHORTEST, WAIT = LOCAL.commit_depth + 1, LOCAL.batch_wait + LOCAL.ladder_step
+
+
+def expected(pace: Pace = PACE, **changes: Any) -> tuple[int, int | None] | None:
+    found = eta(replace(FACTS, **changes), LOCAL, pace)
+    return None if found is None else (found.earliest_clock, found.latest_clock)
+
+
+def test_eta_is_a_range_that_counts_delay_queue_and_what_follows() -> None:
+    """peg:12"""
+    assert expected() == (100 + SHORTEST, 100 + SHORTEST + WAIT)
+    delayed = QueuePlace(stage=BurnStage.DELAYED, until_clock=110)
+    assert expected(place=delayed) == (110 + SHORTEST, 110 + SHORTEST + WAIT)
+    queued = QueuePlace(stage=BurnStage.READY, ahead_sats=101)
+    assert expected(place=queued) == (103 + SHORTEST, 103 + SHORTEST + WAIT)
+    capped = QueuePlace(stage=BurnStage.READY, cap_window=6, cap_free_at=105, ahead_sats=1)
+    assert expected(place=capped) == (105 + SHORTEST, 105 + SHORTEST + WAIT)
+    assert expected(paused_until=107) == (107 + SHORTEST, 107 + SHORTEST + WAIT)
+    in_batch = expected(batch=opened())
+    assert in_batch == (100 + SHORTEST, 100 + SHORTEST + LOCAL.ladder_step)
+
+
+def test_eta_counts_the_versions_that_recent_rates_make_likely() -> None:
+    """peg:12, P17: 1,000 · 1.3^6 is the first above 4,000."""
+    assert expected_versions(1_000, ()) == expected_versions(1_000, (1_000,)) == 0
+    assert expected_versions(1_000, (1_001,)) == 1
+    assert expected_versions(1_000, (4_000,)) == 6
+    assert expected_versions(1_000, (900,) * 9 + (4_000,)) == 0
+    assert expected_versions(1_000, (900,) * 8 + (4_000,) * 2) == 6
+    steps = 6 * LOCAL.ladder_step + LOCAL.batch_wait
+    found = expected(replace(PACE, recent_rates=(4_000,)))
+    assert found == (100 + SHORTEST, 100 + SHORTEST + steps)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"halts": (Halt.INFLATION,)},
+        {"reset_pending": True},
+        {"idle": Idle.FEE_POOL_LOW},
+        {"idle": Idle.INSOLVENT},
+        {"place": QueuePlace(stage=BurnStage.EXCLUDED)},
+        {"place": QueuePlace(stage=BurnStage.HELD_OVERSIZE)},
+        {"place": QueuePlace(stage=BurnStage.READY, cap_window=6)},
+    ],
+)
+def test_eta_has_no_latest_where_somebody_has_to_act(changes: dict[str, Any]) -> None:
+    found = expected(**changes)
+    assert found is not None and found[0] == 100 + SHORTEST and found[1] is None
+
+
+def test_eta_is_none_of_what_is_paid_or_never_will_be() -> None:
+    assert expected(payment=PAID) is None
+    assert expected(burn=replace(burn(1), code=BurnCode.SCRIPT), place=None) is None
+    held = QueuePlace(stage=BurnStage.HELD_OVERSIZE, approved=True)
+    assert (expected(place=held) or (0, None))[1] is not None
 
 
 def test_json_shows_amounts_address_and_payment() -> None:
     facts = replace(FACTS, payment=replace(PAID, committed=True, depth=7))
-    shown_json = burn_json(facts, LOCAL, BITCOIN_REGTEST, clock=100, backing_sats=0)
+    shown_json = burn_json(facts, LOCAL, BITCOIN_REGTEST, PACE)
     assert shown_json["status"] == "SETTLED"
     assert shown_json["payout_sats"] == 100_000
     assert shown_json["address"].startswith("bcrt1")
-    assert shown_json["txid"] == "01" * 32
+    assert shown_json["txid"] == "01" * 32 and shown_json["eta"] is None
+    waiting = burn_json(FACTS, LOCAL, BITCOIN_REGTEST, PACE)["eta"]
+    assert waiting["reason"] == "WAIT_COMMIT" and waiting["latest_clock"]
     assert parse_outpoint(shown_json["burn"]).serialize() == facts.burn.burn_id
 
 
