@@ -33,7 +33,7 @@ ALWAYS_WRONG: Final = "mandatory-script-verify-flag-failed"
 know more of (leaves, keys, opcodes) is refused by policy alone, under another name."""
 CLAIMS_JUDGED_MAX: Final = 50
 """Peg-in claims from peers judged at the same time; more are dropped and come again."""
-ANNOUNCE_PAUSE_MS: Final = 10
+ANNOUNCE_PAUSE_MS: Final = 20
 """How long transactions are collected for one announcement, after the last one was made."""
 ANNOUNCE_PAUSE_PER_LINK_MS: Final = 1
 """The same where there are many: for each of the links that one announcement of every member
