@@ -160,7 +160,7 @@ async def verify_report(
     stranger.check_origin(told)
     found = await recompute(told["height"], stranger, bitcoind=bitcoind, blocks=blocks, tell=tell)
     differences = differing_fields(told, found)
-    members = stranger.federation.members
+    members = stranger.federation.people
     try:
         keys = [member.block_key for member in members]
         check_signatures(told, signatures, keys=keys, k=stranger.federation.k)

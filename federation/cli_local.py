@@ -261,8 +261,8 @@ async def _bitcoind_status(
 
 def _status_text(found: dict[str, Any]) -> str:
     lines = [
-        f"federation {found['chain']}: {found['online']} of {found['n']} members online, "
-        f"{found['k']} sign",
+        f"federation {found['chain']}: {found['online']} of {len(found['members'])} members "
+        f"online, {found['k']} sign",
         f"data            {found['data']}",
         f"parameter hash  {found['parameter_hash']}",
     ]

@@ -352,7 +352,7 @@ def _problem(line: dict[str, Any], stranger: Stranger) -> str:
 
 def _name(line: dict[str, Any], stranger: Stranger) -> str:
     index = line["member"]
-    names = [member.name for member in stranger.federation.members]
+    names = [member.name for member in stranger.federation.people]
     return names[index] if 0 <= index < len(names) else f"member{index}"
 
 

@@ -119,27 +119,46 @@ class EvidenceStore:
         }
         return self._add(vote.member, vote.height, UNANSWERED, said, params_root)
 
-    def add_frames(self, member: int, height: int, kind: int, first: bytes, second: bytes) -> bool:
+    def add_frames(
+        self,
+        member: int,
+        height: int,
+        kind: int,
+        first: bytes,
+        second: bytes,
+        *,
+        block_key: bytes | None = None,
+    ) -> bool:
         """Store frames that a member signed, of a class beyond agreement's (peg:P33).
 
+        Args:
+            member: the index of its links, which later members have too.
+            block_key: of who has that index; without it, of the founding member.
         Returns:
             False when it is known already or there is no room.
         Raises:
             OSError: as `add`.
         """
         said = {"first": first.hex(), "second": second.hex()}
-        return self._add(member, height, kind, said, b"")
+        return self._add(member, height, kind, said, b"", block_key)
 
     def _add(
-        self, member: int, height: int, kind: int, said: dict[str, Any], params_root: bytes
+        self,
+        member: int,
+        height: int,
+        kind: int,
+        said: dict[str, Any],
+        params_root: bytes,
+        block_key: bytes | None = None,
     ) -> bool:
         if (member, height, kind) in self._keys or not self.has_room(member):
             return False
+        key = block_key or self._members_at(height).members[member].block_key
         line = {
             "genesis": self._genesis.hex(),
             "parameter_hash": self._parameter_hash.hex(),
             "member": member,
-            "block_key": self._members_at(height).members[member].block_key.hex(),
+            "block_key": key.hex(),
             "height": height,
             "class": kind,
             **said,

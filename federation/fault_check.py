@@ -113,6 +113,11 @@ class _Check:
         self._state = state
         self._federation = federation
         self._faults = FaultFolder(folder)
+        if federation.changes:
+            raise LocalError(
+                "the check reads journals and chains by the founding members alone, and this "
+                "federation's file names a change of members"
+            )
         self._members = federation.member_set()
         self._findings = Findings()
         self._notes: list[str] = []

@@ -99,7 +99,9 @@ class PegEvidence:
 
     def _keep(self, member: int, height: int, kind: int, first: bytes, second: bytes) -> None:
         try:
-            is_new = self._store.add_frames(member, height, kind, first, second)
+            is_new = self._store.add_frames(
+                member, height, kind, first, second, block_key=self._block_keys[member]
+            )
         except OSError as error:
             self._alarm(f"evidence could not be written: {error}")
             is_new = True

@@ -7,7 +7,7 @@ this version, which makes no such change, refuses what was signed under other pa
 Source: consensus:C56, consensus:C58, consensus:A1, N26.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, NoReturn, Self
 
 from federation.config import FederationFile
@@ -67,11 +67,16 @@ class _GenesisOnly:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stranger:
-    """A federation as its file alone shows it; `params_root` is D of the founding parameters."""
+    """A federation as its file alone shows it, under one of the parameters that the file gives.
+
+    `names` and `members` are those of the set that the parameters put in force, `params_root` is
+    their D. Whether the chain ever put a later set in force only its headers tell.
+    """
 
     federation: FederationFile
     params: ChainParams
     members: MemberSet
+    names: tuple[str, ...]
     params_root: bytes
     signblockscript: bytes
 
@@ -88,19 +93,22 @@ class Stranger:
             federation=federation,
             params=params,
             members=federation.member_set(),
+            names=tuple(member.name for member in federation.members),
             params_root=entry.root(),
             signblockscript=entry.signblockscript,
         )
 
     def verifier(self) -> MessageVerifier:
-        """Checks votes and block signatures under the founding parameters."""
+        """Checks votes and block signatures under these parameters."""
         verifier = MessageVerifier(self.params.genesis_hash)
         verifier.begin_height(self.members, self.params_root)
         return verifier
 
-    def check_origin(self, plain: dict[str, Any]) -> None:
+    def check_origin(self, plain: dict[str, Any]) -> "Stranger":
         """Refuse a file of another chain, or of parameters that this file does not give.
 
+        Returns:
+            The stranger under the parameters that were in force for what the file shows.
         Raises:
             NotProved: which of the names differs.
         """
@@ -111,11 +119,22 @@ class Stranger:
         for name, value in expected.items():
             if plain.get(name) != value:
                 raise NotProved(f"{name} is not that of this federation file ({value})")
-        if plain.get("params_root", self.params_root.hex()) != self.params_root.hex():
-            raise NotProved(
-                "it was signed under other parameters than the founding ones: that needs the "
-                "headers of the change, which this version does not follow"
-            )
+        wanted = plain.get("params_root", self.params_root.hex())
+        if wanted == self.params_root.hex():
+            return self
+        for change in self.federation.changes:
+            if change.entry().root().hex() == wanted:
+                return replace(
+                    self,
+                    members=change.member_set(),
+                    names=tuple(member.name for member in change.members),
+                    params_root=change.entry().root(),
+                    signblockscript=change.entry().signblockscript,
+                )
+        raise NotProved(
+            "it was signed under other parameters than the founding ones, and this federation "
+            "file does not give them: a member's file names the sets that came later"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,7 +171,7 @@ def convict(plain: object, stranger: Stranger) -> Conviction:
     """
     if not isinstance(plain, dict):
         raise NotProved("it is not a JSON object")
-    stranger.check_origin(plain)
+    stranger = stranger.check_origin(plain)
     member, height, kind, bodies = _read_claim(plain, stranger)
     if kind in (TWO_BATCHES, MALFORMED_SIGNATURE):
         first, second = _peg_frames(member, height, kind, bodies, stranger)
@@ -162,8 +181,8 @@ def convict(plain: object, stranger: Stranger) -> Conviction:
         first, second = check(member, height, evidence, stranger)
     return Conviction(
         member=member,
-        name=stranger.federation.members[member].name,
-        block_key=stranger.federation.members[member].block_key,
+        name=_who(member, kind, stranger)[0],
+        block_key=_who(member, kind, stranger)[1],
         height=height,
         kind=kind,
         first=first,
@@ -205,7 +224,7 @@ def prove_decided(plain: object, stranger: Stranger) -> Decided:
     """
     if not isinstance(plain, dict):
         raise NotProved("it is not a JSON object")
-    stranger.check_origin(plain)
+    stranger = stranger.check_origin(plain)
     try:
         parts = [bytes.fromhex(plain[name]) for name in ("block", "certificate")]
     except (KeyError, TypeError, ValueError):
@@ -227,7 +246,7 @@ def prove_decided(plain: object, stranger: Stranger) -> Decided:
         or not stranger.verifier().check(certificate).good
     ):
         raise NotProved("the votes in the certificate are not those of k members")
-    names = [member.name for member in stranger.federation.members]
+    names = stranger.names
     return Decided(
         height=block.header.height,
         block_hash=block.hash,
@@ -262,9 +281,11 @@ def _read_claim(
     if not all(isinstance(number, int) and not isinstance(number, bool) for number in numbers):
         raise NotProved("member, height or class is missing or no whole number")
     member, height, kind = (int(number or 0) for number in numbers)
-    if not 0 <= member < stranger.members.n:
-        raise NotProved(f"there is no member {member} in this federation")
-    if plain.get("block_key") != stranger.members.members[member].block_key.hex():
+    try:
+        _, block_key = _who(member, kind, stranger)
+    except IndexError:
+        raise NotProved(f"there is no member {member} in this federation") from None
+    if plain.get("block_key") != block_key.hex():
         raise NotProved(f"block_key is not that of member {member}")
     if kind == UNANSWERED:
         _refuse_unanswered(plain, member, stranger)
@@ -275,6 +296,20 @@ def _read_claim(
     except (KeyError, TypeError, ValueError):
         raise NotProved("first or second is missing or no hex") from None
     return member, height, kind, (bodies[0], bodies[1])
+
+
+def _who(member: int, kind: int, stranger: Stranger) -> tuple[str, bytes]:
+    """Name and block key: frames name their sender by its links, votes by its place in the set.
+
+    Raises:
+        IndexError: there is no such member.
+    """
+    if member < 0:
+        raise IndexError(member)
+    if kind in (TWO_BATCHES, MALFORMED_SIGNATURE):
+        person = stranger.federation.people[member]
+        return person.name, person.block_key
+    return stranger.names[member], stranger.members.members[member].block_key
 
 
 def _refuse_unanswered(plain: dict[str, Any], member: int, stranger: Stranger) -> NoReturn:
@@ -342,7 +377,7 @@ def _peg_frames(
                 body,
                 genesis=stranger.params.genesis_hash,
                 member=member,
-                block_key=stranger.members.members[member].block_key,
+                block_key=_who(member, kind, stranger)[1],
             )
         except (PeerFault, InvalidEncoding) as error:
             raise NotProved(f"no PEGSIG that member {member} has signed: {error}") from error

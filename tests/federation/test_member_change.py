@@ -12,10 +12,13 @@ import pytest
 
 from federation.change_desk import ChangeDesk, with_changes
 from federation.config import FederationFile, InvalidConfig, MemberConfig
+from federation.consensus.messages import Evidence, EvidenceClass
+from federation.evidence_store import EvidenceStore
 from federation.founding import MemberPorts, add_member
 from federation.member_change import MemberChange
 from federation.member_sets import MemberSets
 from federation.people import People
+from federation.stranger import NotProved, Stranger
 from sidechain.errors import InvalidBlock
 from sidechain.primitives.block import NULL_ENTRY, ParamEntry
 from sidechain.script.script import p2wsh
@@ -244,3 +247,41 @@ def test_sets_and_people_when_a_change_is_learnt_then_they_grow(
     assert keys[4] == change.members[3].block_key and len(people.peers()) == 5
     with pytest.raises(ValueError, match="not a k-of-n"):
         sets.learn(os.urandom(8))
+
+
+def test_stranger_when_the_file_names_the_later_set_then_judges_by_it(
+    founded: tuple[FederationFile, MemberChange],
+) -> None:
+    file, change = founded
+    stranger = Stranger.of(replace(file, changes=(change,)))
+    plain = {
+        "genesis": stranger.params.genesis_hash.hex(),
+        "parameter_hash": file.parameter_hash().hex(),
+    }
+    assert stranger.check_origin(plain) is stranger
+    later = stranger.check_origin(plain | {"params_root": change.entry().root().hex()})
+    assert later.names == ("m0", "m1", "m2", "m4") and later.members == change.member_set()
+    assert later.verifier().check_message(3, bytes(32), bytes(64)).good is False
+    with pytest.raises(NotProved, match="does not give"):
+        Stranger.of(file).check_origin(plain | {"params_root": change.entry().root().hex()})
+
+
+def test_evidence_when_frames_are_of_who_joined_then_kept_under_its_own_key(
+    founded: tuple[FederationFile, MemberChange], tmp_path: Path
+) -> None:
+    file, change = founded
+    store = EvidenceStore(
+        tmp_path / "evidence.jsonl",
+        genesis=bytes(32),
+        parameter_hash=file.parameter_hash(),
+        members=file.member_set(),
+        now_ms=lambda: 0,
+        members_at=lambda height: change.member_set() if height >= 20 else file.member_set(),
+    )
+    joins = change.members[3].block_key
+    assert store.add_frames(4, 21, 9, b"a", b"b", block_key=joins)
+    assert store.all()[0]["block_key"] == joins.hex()
+    votes = Evidence(EvidenceClass.DOUBLE_VOTE, b"c", b"d")
+    assert store.add(3, 19, votes) and store.add(3, 20, votes)
+    keys = [line["block_key"] for line in store.all()[1:]]
+    assert keys == [file.members[3].block_key.hex(), joins.hex()]
