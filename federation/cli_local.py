@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from federation import cli_operator
+from federation import cli_operator, cli_recover
 from federation.ceremony import bring_up
 from federation.cli_logs import follow_logs, print_logs
 from federation.cli_session import Failed, Seconds, Session, command
@@ -368,6 +368,7 @@ def _register_member(group: click.Group) -> None:
         _stop(session, member, kill=True)
 
     cli_operator.register(member_group)
+    cli_recover.register(member_group)
 
 
 def _stop(session: Session, member: str, *, kill: bool) -> None:
