@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.e2e.auditor import recompute
 from tests.e2e.local import COMMIT_DEPTH, PEG_OUT_FEE_SATS, PEGIN_DEPTH, RESET_DEPTH, Local
 from tests.e2e.waiting import wait_for
 
@@ -40,6 +41,7 @@ def check_paid_once(local: Local, pegout_id: str, address: str) -> None:
     assert local.received(address) == PAID
     audit = local.audit()
     assert audit["equal"] and audit["solvent"] and audit["halts"] == [] and not audit["unpaid_sats"]
+    recompute(local)
     for name in local.names:
         info = local.member(name).call("getfederationinfo")
         assert (info["mode"], info["evidence"], info["alarms"]) == ("VOTING", 0, [])
@@ -172,6 +174,7 @@ def test_claimed_deposit_when_it_vanishes_then_payouts_halt_until_it_is_back(
     audit = local.audit()
     assert audit["vanished_sats"] == 300_000_000 and audit["equal"] and not audit["solvent"]
     assert audit["halts"]
+    assert recompute(local).vanished_sats == 300_000_000
 
     second = local.pegout("alice", other := local.payout_address(), "0.04")["id"]
     _mine_empty_and_settle(local, 4)
