@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from federation.stranger import NotProved, Stranger, signed_block
+from federation.production import check_committed
+from federation.stranger import NotProved, Stranger
 from peg.bitcoind import BitcoindClient, BitcoindError
 from peg.ledger import PegLedger
 from peg.parent_view import ParentView
@@ -28,7 +29,11 @@ from peg.reserves_report import (
 from sidechain.api.client import RpcError
 from sidechain.errors import Invalid, InvariantError, Unavailable
 from sidechain.params import ChainParams
+from sidechain.primitives.block import Block, BlockHeader
+from sidechain.primitives.genesis import genesis_block
+from sidechain.script.block_signature import verify_block_signature
 from sidechain.storage.chainstate import ChainState
+from sidechain.validation.dynafed import check_dynafed_header
 
 BLOCKS_AT_ONCE: Final = 16
 TOLD_EVERY: Final = 500
@@ -187,24 +192,15 @@ async def recompute(
     Raises:
         NotProved, Unavailable: as `verify_report`.
     """
-    federation, params = stranger.federation, stranger.params
-    if height < 1:
-        raise NotProved("there is no report of a block below 1")
-    await _check_chains(stranger, bitcoind, blocks)
-    script = federation.fed_script()
-    ledger = PegLedger(params, federation.peg, script, source=bitcoind, parent=ParentView())
+    params, script = stranger.params, stranger.federation.fed_script()
+    ledger = await read_state(height, stranger, bitcoind=bitcoind, blocks=blocks, tell=tell)
+    view = ledger.view
+    if view is None or view.height != height:
+        raise NotProved(f"the peg's state does not reach block {height}")
     try:
-        await _read_sidechain(ledger, height, stranger, blocks, tell)
-        tell("reading Bitcoin's blocks")
-        await ledger.advance()
-        view = ledger.view
-        if view is None or view.height != height:
-            raise NotProved(f"the peg's state does not reach block {height}")
         committed = await bitcoind.header(view.totals.commitment.block_hash)
     except BitcoindError as error:
         raise NotProved(f"your bitcoind lacks a block that the sidechain names: {error}") from error
-    except InvariantError as error:
-        raise NotProved(f"the blocks of your nodes do not fit together: {error}") from error
     if committed.confirmations < 1:
         raise NotProved(
             f"Bitcoin block {committed.hash[::-1].hex()} that sidechain block {height} commits to "
@@ -212,10 +208,45 @@ async def recompute(
         )
     origin = ReportOrigin(
         genesis=params.genesis_hash,
-        parameter_hash=federation.parameter_hash(),
+        parameter_hash=stranger.federation.parameter_hash(),
         fedpegscripts=(script.script,),
     )
     return make_report(view, ledger.history.block_hash(height), origin)
+
+
+async def read_state(
+    height: int,
+    stranger: Stranger,
+    *,
+    bitcoind: BitcoindClient,
+    blocks: SidechainBlocks,
+    tell: Callable[[str], None] = lambda text: None,
+) -> PegLedger:
+    """The peg's state at a height from both chains.
+
+    Raises:
+        NotProved, Unavailable: as `verify_report`.
+    """
+    if height < 1:
+        raise NotProved("there is no report of a block below 1")
+    await _check_chains(stranger, bitcoind, blocks)
+    federation = stranger.federation
+    ledger = PegLedger(
+        stranger.params,
+        federation.peg,
+        federation.fed_script(),
+        source=bitcoind,
+        parent=ParentView(),
+    )
+    try:
+        await _read_sidechain(ledger, height, stranger, blocks, tell)
+        tell("reading Bitcoin's blocks")
+        await ledger.advance()
+    except BitcoindError as error:
+        raise NotProved(f"your bitcoind lacks a block that the sidechain names: {error}") from error
+    except InvariantError as error:
+        raise NotProved(f"the blocks of your nodes do not fit together: {error}") from error
+    return ledger
 
 
 async def _check_chains(
@@ -238,21 +269,48 @@ async def _read_sidechain(
     blocks: SidechainBlocks,
     tell: Callable[[str], None],
 ) -> None:
-    """Feed blocks 1 to a height; each must follow the one before, and k members sign the last."""
-    previous = stranger.params.genesis_hash
+    """Feed blocks 1 to a height; each has to follow the one before, and to be signed.
+
+    By whom the chain says: a federation may have changed its members.
+    """
+    known = _Headers(stranger.params)
     for first in range(1, height + 1, BLOCKS_AT_ONCE):
         last = min(first + BLOCKS_AT_ONCE - 1, height)
         for at, data in enumerate(await _window(blocks, first, last), first):
             try:
-                block, _ = signed_block(data, stranger)
-            except NotProved as error:
+                block = Block.decode(data, stranger.params)
+                if (block.header.height, block.header.prev_hash) != (at, known.tip_hash):
+                    raise NotProved(f"sidechain block {at} does not follow the one before it")
+                check_committed(block)
+                check_dynafed_header(block.header, known, stranger.params)
+                verify_block_signature(block.header, stranger.params)
+            except Invalid as error:
                 raise NotProved(f"sidechain block {at}: {error}") from error
-            if (block.header.height, block.header.prev_hash) != (at, previous):
-                raise NotProved(f"sidechain block {at} does not follow the one before it")
             ledger.apply(block)
-            previous = block.hash
+            known.add(block.header)
         if first // TOLD_EVERY != last // TOLD_EVERY:
             tell(f"read {last} of {height} sidechain blocks")
+
+
+class _Headers:
+    """The headers read so far, from genesis on."""
+
+    def __init__(self, params: ChainParams) -> None:
+        self._headers = [genesis_block(params).header]
+
+    @property
+    def tip_height(self) -> int:
+        return len(self._headers) - 1
+
+    @property
+    def tip_hash(self) -> bytes:
+        return self._headers[-1].hash
+
+    def header(self, height: int) -> BlockHeader:
+        return self._headers[height]
+
+    def add(self, header: BlockHeader) -> None:
+        self._headers.append(header)
 
 
 async def _window(blocks: SidechainBlocks, first: int, last: int) -> list[bytes]:

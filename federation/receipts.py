@@ -25,6 +25,7 @@ from federation.receipt_proofs import (
     outpoint_of,
     show_in_block,
     take,
+    whole,
     work_of,
 )
 from federation.stranger import NotProved, Stranger
@@ -312,7 +313,7 @@ def check_receipt(
     more = ("claim", "headers", "commitment") if kind == PEG_IN else ()
     take(plain, "the receipt", names + more, ("payment",) if kind == PEG_OUT else ())
     stranger.check_origin(plain)
-    if plain["format"] != FORMAT or kind not in (PEG_OUT, PEG_IN):
+    if whole(plain, "format", "the receipt") != FORMAT or kind not in (PEG_OUT, PEG_IN):
         raise NotProved("it is of another kind or format than this version reads")
     if plain["note"] != NOTE:
         raise NotProved("note is not the text that every receipt carries")

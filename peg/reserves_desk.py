@@ -4,6 +4,7 @@ A report is due at the first height whose clock enters another epoch, and whenev
 for one. Every member has the same report at the same height, so a signature and the digest are all
 that travels. A member signs what another one asks about if its own report of that height is the
 same; what it keeps on the disk are the reports of epochs and those its own operator asked for.
+Those who sign are the holders of the coins' keys, whom the federation file names.
 
 Source: peg:11, N15.
 """
@@ -134,6 +135,8 @@ class ReservesDesk:
             Unavailable: not enough members have signed in time; says how many.
             InvalidEncoding: no report can be made for that height; says which can.
         """
+        if not self._setup.holds_peg_key:
+            raise Unavailable("this member holds no key of the federation's coins: ask another one")
         if height is None:
             if not self._views:
                 raise Unavailable("the peg has not read the chains yet")
@@ -176,6 +179,8 @@ class ReservesDesk:
         share = decode_share(body)
         if share.member != member:
             raise PeerFault(member, body, "reserves signature of another member")
+        if member >= self._setup.parameters.n:
+            return  # joined later, and holds no key of the coins
         key = self._setup.block_keys[member][1:]
         if not schnorr_verify(key, share.signature, share.digest):
             raise PeerFault(member, body, "reserves signature does not verify")
@@ -231,7 +236,7 @@ class ReservesDesk:
 
     def _sign(self, height: int, opened: _Open) -> bool:
         """Put the own signature on a report; whether it was not there before."""
-        if self._setup.member in opened.signatures:
+        if self._setup.member in opened.signatures or not self._setup.holds_peg_key:
             return False
         try:
             signature = self._signer.sign_message(REPORT_TAG, report_bytes(opened.report))
@@ -278,9 +283,9 @@ class ReservesDesk:
             with path.open("rb") as file:
                 plain = strict_loads(file.read(FILE_BYTES_MAX).decode())
             report, signatures = read_report_file(plain)
-            check_signatures(
-                report, signatures, keys=self._setup.block_keys, k=self._setup.parameters.k
-            )
+            parameters = self._setup.parameters
+            keys = self._setup.block_keys[: parameters.n]
+            check_signatures(report, signatures, keys=keys, k=parameters.k)
         except FileNotFoundError:
             return None
         except (OSError, NotCanonical, ValueError, Invalid) as error:

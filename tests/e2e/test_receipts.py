@@ -1,19 +1,25 @@
 """Receipts of real peg-ins and peg-outs, checked offline, through a reorganisation (peg:12)."""
 
+import asyncio
 import json
-from collections.abc import Iterator
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from federation.audit import RpcBlocks, read_state
 from federation.cli_receipts import read_headers_file
 from federation.config import FederationFile
-from federation.receipts import check_receipt
-from federation.stranger import NotProved, Stranger
+from federation.receipts import ReceiptMaker, check_receipt
+from federation.stranger import Stranger
+from peg.bitcoind import BitcoindClient
 from peg.canonical import canonical_json
+from peg.status import parse_outpoint
+from sidechain.api.client import RpcClient
+from sidechain.errors import Unavailable
+from sidechain.primitives.block import Block
 from tests.e2e.local import COMMIT_DEPTH, PEG_OUT_FEE_SATS, PEGIN_DEPTH, RESET_DEPTH, Local
+from tests.receipt_changes import check_every_leaf
 
 pytestmark = pytest.mark.e2e
 
@@ -44,46 +50,6 @@ def verify(local: Local, path: Path, *words: str) -> Any:
     done = local.answer("receipt", "verify", str(path), *words, "--json")
     assert done.code == (0 if done.json["proved"] else 1)
     return done.json
-
-
-def leaves(plain: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Where every number and text of a JSON document stands."""
-    if isinstance(plain, dict | list):
-        for key in plain if isinstance(plain, dict) else range(len(plain)):
-            yield from leaves(plain[key], (*place, key))
-    else:
-        yield place
-
-
-def changes(value: Any) -> Iterator[Any]:
-    """Other values of one leaf: of hex the first, a middle and the last digit are changed."""
-    if isinstance(value, int):
-        yield value + 1
-        return
-    for at in {0, len(value) // 2, len(value) - 1} if value else ():
-        yield value[:at] + ("1" if value[at] == "0" else "0") + value[at + 1 :]
-    yield value + "00"
-    yield value[:-2]
-
-
-def check_every_leaf(plain: dict[str, Any], stranger: Stranger) -> None:
-    """No number and no text of a receipt can be another."""
-    check_receipt(plain, stranger)
-    for place in leaves(plain):
-        holder: Any = plain
-        for key in place[:-1]:
-            holder = holder[key]
-        for other in changes(holder[place[-1]]):
-            if other == holder[place[-1]]:
-                continue
-            forged = deepcopy(plain)
-            inside: Any = forged
-            for key in place[:-1]:
-                inside = inside[key]
-            inside[place[-1]] = other
-            with pytest.raises(NotProved):
-                check_receipt(forged, stranger)
-                print("not refused:", place, other)
 
 
 def test_receipt_before_and_after_the_payment_and_after_a_reorganisation(
@@ -165,3 +131,63 @@ def test_receipt_when_refused_then_with_the_reason(local: Local, tmp_path: Path)
         path.write_bytes(content)
         done = local.answer("receipt", "verify", str(path))
         assert done.code == 1 and "proves nothing" in done.stderr
+
+
+def test_receipt_of_a_lane_too_long_to_show_rests_on_a_signed_report(
+    local: Local, paid: str, tmp_path: Path
+) -> None:
+    """peg:12: a k-signed checkpoint of section 11 instead of the anchor's whole path."""
+    stranger = Stranger.of(FederationFile.load(local.data / "federation.json"))
+    local.wait_committed()
+    kept = local.answer("audit", "report", "--json").json
+    batches = len(kept["report"]["batches"])
+    view = local.finish_pegout(paid)
+    local.wait_committed()
+    burn = view["burn"]
+    made = asyncio.run(made_with(local, stranger, burn, kept))
+    assert "open" not in made["payment"] and made["payment"]["index"] >= batches
+    assert made["payment"]["checkpoint"] == kept
+    found = check_receipt(made, stranger)
+    assert found.paid is not None and found.paid.checkpoint == kept["report"]["height"]
+    assert any("k members' word" in each for each in found.trusted)
+    check_every_leaf(made, stranger)
+    with pytest.raises(Unavailable, match="no reserves report"):
+        asyncio.run(made_with(local, stranger, burn, None))
+
+
+async def made_with(
+    local: Local, stranger: Stranger, burn: str, kept: dict[str, Any] | None
+) -> dict[str, Any]:
+    """A receipt that may show no batch from OPEN on, with one report at hand or none."""
+    bitcoind, member = local.bitcoind(), local.member("m0")
+    async with (
+        BitcoindClient(f"http://127.0.0.1:{bitcoind.port}", cookie_path=bitcoind.cookie) as client,
+        RpcClient(f"http://127.0.0.1:{member.port}", member.cookie) as rpc,
+    ):
+        own = RpcBlocks(rpc)
+        height = local.height()
+        ledger = await read_state(height, stranger, bitcoind=client, blocks=own)
+        read = [await own.block(at) for at in range(1, height + 1)]
+        maker = ReceiptMaker(
+            stranger,
+            ledger=ledger,
+            reserves=OneReport(kept),  # type: ignore[arg-type]
+            block=lambda at: Block.decode(read[at - 1], stranger.params),
+            path_max=-1,
+        )
+        found = await maker.make(parse_outpoint(burn))
+    assert found is not None
+    return found
+
+
+class OneReport:
+    """A desk that keeps one report."""
+
+    def __init__(self, kept: dict[str, Any] | None) -> None:
+        self._kept = kept
+
+    def heights(self) -> list[int]:
+        return [] if self._kept is None else [self._kept["report"]["height"]]
+
+    def kept(self, height: int) -> dict[str, Any] | None:
+        return self._kept
