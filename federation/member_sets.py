@@ -53,9 +53,9 @@ class MemberSets:
         """
         found = self._known.get(signblockscript)
         if found is None:
-            raise InvalidBlock("unknown-signblockscript", signblockscript.hex())
+            raise InvalidBlock(
+                "unknown-signblockscript",
+                f"the chain names the member set {signblockscript.hex()}, whose script is not "
+                "known here: start with a federation file that has this change",
+            )
         return found
-
-    def knows(self, signblockscript: bytes) -> bool:
-        """Whether the script behind it is held."""
-        return signblockscript in self._known

@@ -20,9 +20,9 @@ from federation.production import (
 )
 from sidechain.crypto.keys import der_to_compact, ecdsa_sign, public_key
 from sidechain.errors import Invalid, InvalidBlock, InvalidEncoding, Unavailable
-from sidechain.primitives.block import Block, ParamEntry
+from sidechain.primitives.block import NULL_ENTRY, Block, ParamEntry
 from sidechain.primitives.transaction import OutPoint, Transaction
-from sidechain.script.script import multisig_script
+from sidechain.script.script import multisig_script, p2wsh
 from sidechain.validation.block_check import commitment_index
 from tests.factories import ALICE, BOB, FIRST_BLOCK_TIME_S, SignedChain, StaticFacts, secret
 from tests.federation.engine_world import FakePeg
@@ -273,6 +273,76 @@ async def test_verdict_when_parameters_are_proposed_then_refused_by_policy(stage
     block = stage.block(proposed=proposed)
     verdict, reason = await stage.judge(block)
     assert verdict is Verdict.REFUSED and "V10" in reason
+
+
+class Change:
+    """A member change as its desk would answer."""
+
+    def __init__(self, entry: ParamEntry) -> None:
+        self.entry = entry
+        self.proposes = True
+
+    def to_propose(self) -> ParamEntry | None:
+        return self.entry if self.proposes else None
+
+    def is_approved(self, entry: ParamEntry) -> bool:
+        return entry == self.entry
+
+
+async def test_proposal_when_a_change_is_approved_then_own_blocks_hold_it_but_minimal_ones(
+    stage: Stage,
+) -> None:
+    """C83, N9, N17: it is work, and a minimal block holds none."""
+    current = stage.chain.full_current()
+    change = Change(replace(current, witness_limit=current.witness_limit + 1))
+    stage.production._change = change
+    assert stage.production.is_work_due()
+    block = await stage.production.build(stage.order())
+    assert block is not None and block.header.proposed == change.entry
+    assert not stage.production.is_empty(block)
+    minimal = await stage.production.build(stage.order(minimal=True))
+    assert minimal is not None and minimal.header.proposed.is_null
+    change.proposes = False
+    assert not stage.production.is_work_due()
+
+
+async def test_verdict_when_a_change_is_approved_then_exactly_that_entry_passes(
+    stage: Stage,
+) -> None:
+    """V10: also while this member's own blocks would not hold it."""
+    current = stage.chain.full_current()
+    change = Change(replace(current, witness_limit=current.witness_limit + 1))
+    change.proposes = False
+    stage.production._change = change
+    assert (await stage.judge(stage.block(proposed=change.entry)))[0] is Verdict.ACCEPTABLE
+    other = replace(current, witness_limit=current.witness_limit + 2)
+    verdict, reason = await stage.judge(stage.block(proposed=other))
+    assert verdict is Verdict.REFUSED and "V10" in reason
+
+
+def test_members_when_an_epoch_adopts_another_set_then_each_height_has_its_own(
+    tmp_path: Path,
+) -> None:
+    """C80, C81: M_h and D_h of heights before and behind the border."""
+    stage = Stage(tmp_path)
+    length = stage.chain.params.dynamic_epoch_length
+    others = multisig_script(3, BLOCK_KEYS[::-1])
+    entry = replace(stage.chain.full_current(), signblockscript=p2wsh(others))
+    old_root = stage.production.params_root()
+    while stage.chain.tip_height + 1 < 2 * length:
+        height = stage.chain.tip_height + 1
+        stage.now_s = max(stage.now_s, stage.chain.median_time_s + 1)
+        proposed = entry if height >= length else NULL_ENTRY
+        stage.chain.connect(stage.side.sign(stage.block(proposed=proposed), (0, 1, 2)))
+    with pytest.raises(InvalidBlock, match="unknown-signblockscript"):
+        stage.production.member_set()
+    stage.production._sets.learn(others)
+    after, before = stage.production.member_set(), stage.production.member_set_at(2 * length - 1)
+    assert [m.block_key for m in before.members] == list(BLOCK_KEYS)
+    assert [m.block_key for m in after.members] == list(BLOCK_KEYS[::-1])
+    assert stage.production.member_set_at(2 * length) == after
+    assert stage.production.params_root() == entry.root() != old_root
+    assert stage.production.params_root_at(2 * length - 1) == old_root
 
 
 async def test_verdict_when_the_block_has_no_witness_commitment_then_invalid(stage: Stage) -> None:

@@ -256,3 +256,16 @@ def test_message_when_signed_by_a_block_key_then_good() -> None:
 def test_verifier_when_no_height_has_begun_then_says_so() -> None:
     with pytest.raises(ValueError, match="no height"):
         MessageVerifier(GENESIS).check(vote())
+
+
+def test_answer_when_the_seen_vote_is_from_before_a_border_then_judged_by_its_height() -> None:
+    """C86: else nobody could rejoin after a change of members, and a restart of all would halt."""
+    old_root = b"\x0d" * 32
+    before = MessageVerifier(GENESIS)
+    before.begin_height(MEMBERS, old_root)
+    said = answer(vote(1, root=old_root), proof=None, known=0)
+    asker, nonce = MEMBERS.members[1].vote_key, b"\x05" * 32
+    assert not new().check_answer(said, asker, nonce).good
+    assert new().check_answer(said, asker, nonce, lambda height: before).good
+    other = answer(vote(3, root=old_root), proof=None, known=0)
+    assert not new().check_answer(other, asker, nonce, lambda height: before).good
