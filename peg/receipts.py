@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from peg.batches import Idle, OpenBatch
-from peg.lanes import LaneStep
+from peg.lanes import LaneStep, SpendKind
 from peg.limits import Burn, BurnCode, BurnStage, QueuePlace
 from peg.parameters import GROWTH_TENTHS, PegParameters
 from peg.reserves import Halt
@@ -95,6 +95,28 @@ def wrong_payout(step: LaneStep) -> bytes | None:
         if position is None or outputs[position] != (burn.payout_sats, burn.script):
             return burn.burn_id
     return None
+
+
+class PayoutWatch:
+    """Looks at every transaction of the walk once, however many confirm together (P40)."""
+
+    def __init__(self) -> None:
+        """Nothing was compared yet."""
+        self._wrong: dict[tuple[bytes, SpendKind], bytes | None] = {}
+        self._found = False
+
+    def wrong(self, steps: Sequence[LaneStep]) -> bytes | None:
+        """A burn that the chain pays otherwise than its receipt says; None when all are right."""
+        for step in reversed(steps):
+            key = (step.txid, step.kind)
+            if key in self._wrong:
+                break
+            self._wrong[key] = wrong_payout(step)
+            self._found = self._found or self._wrong[key] is not None
+        if not self._found:
+            return None
+        found = (self._wrong.get((step.txid, step.kind)) for step in steps)
+        return next((burn_id for burn_id in found if burn_id is not None), None)
 
 
 def standing(facts: BurnFacts, parameters: PegParameters) -> Standing:

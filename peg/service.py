@@ -22,7 +22,7 @@ from peg.covenant_claims import CovenantClaims
 from peg.digests import DigestWatch
 from peg.ledger import PegLedger
 from peg.ports import PegPorts, PegSetup
-from peg.receipts import wrong_payout
+from peg.receipts import PayoutWatch
 from peg.record_desk import RecordDesk
 from peg.record_texts import record_json
 from peg.records import PauseRecord, decode_record
@@ -114,6 +114,7 @@ class PegService:
         self._parent_moved = True
         self._was_healthy = False
         self._announced = 0
+        self._payouts = PayoutWatch()
         self._said: OrderedDict[str, str] = OrderedDict()
         self.reserves = ReservesDesk(
             setup=setup,
@@ -443,7 +444,7 @@ class PegService:
         self._say("peg halts", ", ".join(view.halts))
         pause = view.totals.pause
         self._say("peg is paused", f"until clock {pause.until}" if view.totals.is_paused else "")
-        wrong = next((burn for step in view.steps[-1:] if (burn := wrong_payout(step))), None)
+        wrong = self._payouts.wrong(view.steps)
         self._say("peg paid otherwise than its receipts", "" if wrong is None else wrong.hex())
         self.reserves.on_view(view)
 

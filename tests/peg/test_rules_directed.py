@@ -11,7 +11,7 @@ from peg.batches import Idle
 from peg.lanes import BATCH_VERSION, LaneStep, SpendKind, encode_unsigned
 from peg.limits import Burn, BurnCode, burn_code
 from peg.parameters import LARGEST_DUST_SATS, LOCAL, PRODUCTION
-from peg.receipts import wrong_payout
+from peg.receipts import PayoutWatch, wrong_payout
 from peg.reserves import Halt
 from peg.sessions import NO_ALARMS, OwnAlarms, refusal
 from peg.state import PegView
@@ -181,6 +181,11 @@ def test_payment_is_compared_with_its_receipt() -> None:
     outputs[2] = (97_499, burn.script)
     less = parse_parent_tx(encode_unsigned([OutPoint(bytes(32), 0)], outputs))
     assert wrong_payout(replace(step, transaction=less)) == burn.burn_id
+    watch, bad = PayoutWatch(), replace(step, transaction=less)
+    assert watch.wrong([step]) is None
+    later = replace(step, transaction=replace(step.transaction, txid=b"\x05" * 32))
+    assert watch.wrong([step, replace(bad, transaction=replace(less, txid=b"\x04" * 32)), later])
+    assert watch.wrong([step]) is None  # it left the chain
 
 
 # ---- R0 to R8, one by one ----
