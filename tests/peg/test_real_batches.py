@@ -88,7 +88,7 @@ async def test_script_standardness_per_k_of_n(bitcoin: RealBitcoin) -> None:
 
 async def test_60_inputs(bitcoin: RealBitcoin) -> None:
     """60 inputs of 3 of 4 stay below the 10,000 vB of TRUC, 70 do not (P27)."""
-    script = federation_of(3, 4, 290)
+    script = federation_of(3, 4, 4_032)
     txid = await bitcoin.pay_all([(20_000, script.program)] * 70)
     await bitcoin.grow(1)
     for count, fits in ((60, True), (70, False)):
