@@ -200,6 +200,20 @@ async def test_frame_23_that_is_not_the_senders_own_is_a_fault(world: PegWorld) 
             reserves.on_frame(1, body)
 
 
+async def test_signature_of_who_joined_later_and_holds_no_coin_key_does_not_count(
+    world: PegWorld,
+) -> None:
+    await found(world)
+    reserves, height = world.services[0].reserves, world.side.height
+    with pytest.raises(Unavailable):
+        await reserves.make(height, 0)
+    digest = report_digest((await ask(world, 1, height))["report"])
+    share = ReportShare(height, 4, digest, schnorr_sign(secret("block 4"), digest))
+    reserves.on_frame(4, share.encode())
+    made = await reserves.make(height, 0)
+    assert {each["member"] for each in made["signatures"]} <= {0, 1, 2, 3}
+
+
 async def test_kept_report_when_damaged_then_not_shown(world: PegWorld, tmp_path: Path) -> None:
     height = (await sound(world))["report"]["height"]
     path = tmp_path / "m0" / "reports" / f"{height}.json"
