@@ -149,7 +149,9 @@ async def _find_anchor(
         return candidates[0]
     shown = ", ".join(outpoint_text(coin.outpoint) for coin in candidates or coins)
     how_many = "none" if not candidates else "more than one"
-    raise Refused(f"{how_many} of the coins shows that it is the anchor; name it: {shown}")
+    raise Refused(
+        f"{how_many} of the coins shows that it is the anchor: --anchor names it: {shown}"
+    )
 
 
 async def _is_anchor(

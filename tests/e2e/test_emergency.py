@@ -165,7 +165,7 @@ def test_refusals_of_wrong_input(local: Local, tmp_path: Path) -> None:
     assert "another federation" in reason
     assert "neither a file nor" in holders.run(*words[:3], "nonsense", *words[4:], code=1)
     assert not holders.plan_file.exists()
-    holders.plan()
+    holders.plan("--anchor", local.ask("getpeginfo")["lane"]["anchor"])
     assert "exists already" in holders.run(*words, code=1)
 
 
