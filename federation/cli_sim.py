@@ -122,8 +122,9 @@ def register(program: click.Group) -> None:
           --scenario FILE   a run written down, as a failing seed leaves it
 
         With --peg a run is a life of the peg instead: a Bitcoin that reorganises to any depth, a
-        fee market, users that deposit and burn, operators' records, wiped members; its rules are
-        those of the peg. An event list takes the place of faults.
+        fee market, users that deposit and burn, operators' records, wiped members, and in every
+        third life members that vote and sign with a liar among them; its rules are those of the
+        peg. An event list takes the place of faults.
 
         A seed that breaks a rule is shown with as few faults as still show it and with the messages
         that led there; the exit code is 1 then.

@@ -14,7 +14,7 @@ from sidechain.mempool.entry import Entry, Trait
 from sidechain.mempool.pool import Mempool
 from sidechain.primitives.transaction import OutPoint, Transaction, TxIn
 from sidechain.validation.pegins import ParentFacts
-from tests.peg.members import PegWorld, TestLog
+from tests.peg.members import Log, PegWorld
 from tests.peg.test_service import ALICE, DEPOSIT_SATS, found
 from tests.sidechain.example_chain import example_params
 
@@ -79,7 +79,7 @@ class Relayed:
             spawn=self.work.append,
             unix_time_s=lambda: 1_700_000_000,
             now_ms=lambda: 0,
-            log=TestLog(),
+            log=Log(),
         )
 
     async def receive(self, tx: Transaction) -> None:

@@ -11,7 +11,7 @@ from federation.member_folder import BitcoindAccess, MemberConfig
 from federation.second_opinion import SecondOpinion
 from sidechain.api.client import RpcError
 from sidechain.errors import Unavailable
-from tests.peg.members import TestLog
+from tests.peg.members import Log
 
 
 class Block:
@@ -60,7 +60,7 @@ class Validator:
 
 
 def opinion(validator: Validator | None) -> SecondOpinion:
-    return SecondOpinion(validator, Chain(), TestLog())
+    return SecondOpinion(validator, Chain(), Log())
 
 
 async def test_validator_when_it_agrees_then_is_handed_every_block() -> None:

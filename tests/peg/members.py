@@ -5,16 +5,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from federation.sim.peg.member import Journal, Log, Signer
 from peg.commitments import Commitment
 from peg.covenant_ports import CovenantPorts
-from peg.fedscript import FedScript, key_tweak
 from peg.parameters import LOCAL, PegParameters
-from peg.payments import Payment, check_payment
 from peg.service import PegPorts, PegService, PegSetup
-from peg.signing import frame_digest
-from sidechain.crypto.hashes import tagged_hash
-from sidechain.crypto.keys import ecdsa_sign, public_key, schnorr_sign, tweak_add_secret
-from sidechain.errors import InvariantError
+from sidechain.crypto.keys import public_key
 from sidechain.params import ChainParams
 from sidechain.primitives.block import Block
 from sidechain.primitives.transaction import OutPoint, Transaction
@@ -27,51 +23,6 @@ from tests.peg.world import (
     secret,
     sidechain_params,
 )
-
-
-@dataclass(slots=True)
-class TestSigner:
-    """Keys of one member; remembers what it was asked to sign."""
-
-    __test__ = False
-    member: int
-    genesis: bytes
-    script: FedScript
-    signed: list[bytes] = field(default_factory=list)
-
-    def sign_payment(self, payment: Payment) -> tuple[bytes, ...]:
-        assert Payment.decode(payment.encode()) == payment
-        script = self.script
-        check_payment(payment, script, self.genesis)
-        key, own = secret(f"peg {self.member}"), script.keys[self.member]
-        signatures = []
-        for coin, digest in zip(payment.inputs, payment.digests(script), strict=True):
-            tweak = key_tweak(own, coin.claim_script)
-            self.signed.append(digest)
-            signed_by = key if tweak is None else tweak_add_secret(key, tweak)
-            signatures.append(ecdsa_sign(signed_by, digest))
-        return tuple(signatures)
-
-    def sign_message(self, tag: str, message: bytes) -> bytes:
-        return schnorr_sign(secret(f"block {self.member}"), tagged_hash(tag, message))
-
-    def sign_peg_frame(self, kind: int, body: bytes) -> bytes:
-        return schnorr_sign(secret(f"block {self.member}"), frame_digest(self.genesis, kind, body))
-
-
-@dataclass(slots=True)
-class TestJournal:
-    """A journal in memory that can be told to fail."""
-
-    __test__ = False
-    bodies: list[bytes] = field(default_factory=list)
-    is_broken: bool = False
-
-    def append(self, kind: int, body: bytes) -> int:
-        if self.is_broken:
-            raise InvariantError("disk full")
-        self.bodies.append(body)
-        return len(self.bodies)
 
 
 @dataclass(slots=True)
@@ -111,27 +62,6 @@ class TestMempool:
         return ""
 
 
-class TestLog:
-    """Keeps what was logged."""
-
-    __test__ = False
-
-    def __init__(self) -> None:
-        self.lines: list[tuple[str, str, dict[str, object]]] = []
-
-    def info(self, event: str, **facts: object) -> None:
-        self.lines.append(("info", event, facts))
-
-    def warning(self, event: str, **facts: object) -> None:
-        self.lines.append(("warning", event, facts))
-
-    def error(self, event: str, **facts: object) -> None:
-        self.lines.append(("error", event, facts))
-
-    def has(self, event: str) -> bool:
-        return any(line[1] == event for line in self.lines)
-
-
 @dataclass(slots=True)
 class Wire:
     """One member's end of the links: frames wait until the world delivers them."""
@@ -163,10 +93,10 @@ class PegWorld:
         self.side = Sidechain(self.params, self.script, parameters)
         self.frames: list[tuple[int, int, int, bytes]] = []
         self.online = set(range(parameters.n))
-        self.journals = [TestJournal() for _ in range(parameters.n)]
+        self.journals = [Journal() for _ in range(parameters.n)]
         genesis = self.params.genesis_hash
-        self.signers = [TestSigner(i, genesis, self.script) for i in range(parameters.n)]
-        self.logs = [TestLog() for _ in range(parameters.n)]
+        self.signers = [Signer(i, genesis, self.script) for i in range(parameters.n)]
+        self.logs = [Log() for _ in range(parameters.n)]
         self.covenant_stores = [TestCovenantStore() for _ in range(parameters.n)]
         self.mempools = [TestMempool(i, self) for i in range(parameters.n)]
         self.script_may_change = False
@@ -221,7 +151,7 @@ class PegWorld:
         """Replace a member's service; with `wipe` its peg journal is lost too."""
         if wipe:
             self.covenant_stores[member] = TestCovenantStore()
-            self.journals[member] = TestJournal()
+            self.journals[member] = Journal()
         self.services[member] = self.service(member)
         self.services[member].load(self.side.blocks)
         self.online.add(member)

@@ -52,13 +52,19 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PegWorld:
 async def lives(world: PegWorld) -> None:
     """Random lives of the simulation, with records."""
     for seed in range(30):
-        await PegSimulation(life_of(seed, setting="usual"), seed).run()
+        await PegSimulation(life_of(seed, setting="usual", members=False), seed).run()
 
 
 async def tight_lives(world: PegWorld) -> None:
     """The same with caps that bind."""
     for seed in range(30):
-        await PegSimulation(life_of(seed, setting="tight"), seed).run()
+        await PegSimulation(life_of(seed, setting="tight", members=False), seed).run()
+
+
+async def member_lives(world: PegWorld) -> None:
+    """Lives in which members vote and sign, with a liar among them in most."""
+    for seed in range(6):
+        await PegSimulation(life_of(seed, setting="usual", members=True), seed).run()
 
 
 async def claim_rules(world: PegWorld) -> None:
@@ -278,7 +284,13 @@ BUGS: list[tuple[int, str, Plant, Story]] = [
         lane_by_state,
         lives,
     ),
+    (4, "commitment of depth 0 or 1, random", shallow_commitments, member_lives),
     (9, "claim without depth", no_depth, claim_rules),
+    (9, "claim without depth, random", no_depth, member_lives),
+    (10, "own change as a deposit, random", own_change, member_lives),
+    (13, "claim of a spent output, random", spent_is_fine, member_lives),
+    (14, "pause ignored, members", pause_ignored, member_lives),
+    (24, "signature before the journal, random", signature_first, member_lives),
     (10, "own change as a deposit", own_change, claim_rules),
     (13, "claim without an age", no_age, lies.test_claim_at_age_limit_plus_minus_1),
     (13, "claim of a spent output", spent_is_fine, lies.test_emergency_holders_mint_attempt),

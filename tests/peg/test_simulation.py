@@ -38,7 +38,15 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.mark.parametrize("seed", range(5))
 async def test_life_keeps_every_invariant_and_pays_everybody(seed: int, setting: str) -> None:
     """I1 to I6, I9 to I14 of peg:14."""
-    await PegSimulation(life_of(seed, setting=setting), seed).run()
+    await PegSimulation(life_of(seed, setting=setting, members=False), seed).run()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("setting", sorted(SETTINGS))
+@pytest.mark.parametrize("seed", range(3))
+async def test_members_with_a_liar_keep_every_invariant(seed: int, setting: str) -> None:
+    """I1 to I14: each honest vote is checked on that member's own Bitcoin (I7, I8)."""
+    await PegSimulation(life_of(seed, setting=setting, members=True), seed).run()
 
 
 @pytest.mark.slow
@@ -48,7 +56,8 @@ async def test_lives_are_worth_their_name() -> None:
     kinds: set[str] = set()
     events: set[type[Any]] = set()
     for seed in SEEDS:
-        simulation = PegSimulation(life_of(seed, setting="usual"), seed)
+        life = life_of(seed, setting="usual", members=seed % 5 == 0)
+        simulation = PegSimulation(life, seed)
         await simulation.run()
         resets += simulation.checker.resets
         lane = simulation.view.lane
@@ -118,8 +127,8 @@ def test_life_is_the_same_under_any_hash_seed() -> None:
 def test_failing_life_when_shrunk_then_few_events_are_left(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same rule is broken by a shorter list."""
     monkeypatch.setattr(Burn, "payout_sats", property(lambda burn: burn.amount_sats))
-    seed = next(s for s in SEEDS if run_once(life_of(s, setting="usual"), s).rule)
-    life = life_of(seed, setting="usual")
+    seed = next(s for s in SEEDS if run_once(life_of(s, setting="usual", members=False), s).rule)
+    life = life_of(seed, setting="usual", members=False)
     rule = run_once(life, seed).rule
     shorter = Shrinker(seed, rule).shrink(life)
     assert run_once(shorter, seed).rule == rule
@@ -130,7 +139,7 @@ async def is_caught(setting: str = "usual") -> bool:
     """Whether a planted bug is noticed in at least one life."""
     for seed in range(40):
         try:
-            await PegSimulation(life_of(seed, setting=setting), seed).run()
+            await PegSimulation(life_of(seed, setting=setting, members=False), seed).run()
         except (Violation, InvariantError):
             return True
     return False

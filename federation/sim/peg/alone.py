@@ -108,6 +108,23 @@ class Alone:
     async def moved(self) -> None:
         """Bitcoin moved; the next block sees it."""
 
+    async def trouble(self, member: int, kind: str, moves: int) -> None:
+        """There are no members that could have any."""
+
+    async def lie(self, kind: str) -> None:
+        """There are no liars."""
+
+    async def calm(self) -> None:
+        """Nothing is wrong with anybody."""
+
+    def confirmable(self) -> list[bytes]:
+        """What federation keys have signed."""
+        return list(self._checker.versions.values())
+
+    def calmly_confirmable(self) -> list[bytes]:
+        """What a miner takes while the chains are calm."""
+        return self.confirmable()
+
     async def wipe(self, member: int) -> None:
         """I12: the state comes from the chains alone."""
         fresh = self._fresh()

@@ -5,7 +5,7 @@ It answers like a member's node. Spends are checked, scripts and signatures are 
 
 import itertools
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from peg.bitcoind import (
@@ -50,6 +50,20 @@ class Mined:
     info: ViewBlock
     raw: bytes
     transactions: tuple[ParentTx, ...]
+
+
+def move_view(view: ParentView, blocks: Mapping[bytes, Mined], tip: bytes) -> list[ViewBlock]:
+    """Make a view end in a block of a tree; what is new on it, newest first."""
+    branch: list[ViewBlock] = []
+    at = tip
+    while at in blocks and not view.is_active(at):
+        branch.append(blocks[at].info)
+        at = blocks[at].info.prev_hash
+    if branch:
+        view.advance(list(reversed(branch)))
+    elif tip in blocks:
+        view.rewind(tip)
+    return branch
 
 
 class Bitcoin:
@@ -111,17 +125,14 @@ class Bitcoin:
     def activate(self, tip: bytes) -> None:
         """Make a block the best tip; its transactions leave the mempool."""
         self.tip = tip
-        branch: list[ViewBlock] = []
-        at = tip
-        while at in self.blocks and not self.view.is_active(at):
-            branch.append(self.blocks[at].info)
-            at = self.blocks[at].info.prev_hash
-        if branch:
-            self.view.advance(list(reversed(branch)))
-        else:
-            self.view.rewind(tip)
+        branch = move_view(self.view, self.blocks, tip)
         confirmed = {tx.txid for at in branch for tx in self.blocks[at.hash].transactions}
-        self.mempool = {txid: raw for txid, raw in self.mempool.items() if txid not in confirmed}
+        coins = self.unspent()
+        for txid, raw in list(self.mempool.items()):
+            # What was taken because its inputs were there goes with them.
+            is_dead = txid in self.sent and any(x not in coins for x in self.parse(raw).inputs)
+            if txid in confirmed or is_dead:
+                del self.mempool[txid]
 
     def height(self, block_hash: bytes) -> int:
         """Height of a block of the tree; the first one has 0."""
@@ -160,6 +171,23 @@ class Bitcoin:
         if len(self._coins) > SETS_KEPT_MAX:
             self._coins.popitem(last=False)
         return coins
+
+    def output_at(self, outpoint: OutPoint, tip: bytes) -> UnspentOutput | None:
+        """An output that is unspent at a tip."""
+        found = self.unspent(tip).get(outpoint)
+        if found is None:
+            return None
+        made = next(
+            mined.info.height
+            for mined in reversed(self.chain(tip))
+            if any(tx.txid == outpoint.txid for tx in mined.transactions)
+        )
+        return UnspentOutput(
+            value_sats=found[0],
+            script=found[1],
+            confirmations=self.height(tip) - made + 1,
+            coinbase=False,
+        )
 
     def parse(self, raw: bytes) -> ParentTx:
         """A transaction, read once."""
@@ -227,20 +255,7 @@ class Bitcoin:
     ) -> UnspentOutput | None:
         """An unspent output of the best chain."""
         self._answer("tx_out")
-        found = self.unspent().get(outpoint)
-        if found is None:
-            return None
-        height = next(
-            mined.info.height
-            for mined in self.chain()
-            if any(tx.txid == outpoint.txid for tx in mined.transactions)
-        )
-        return UnspentOutput(
-            value_sats=found[0],
-            script=found[1],
-            confirmations=self.view.tip_height - height + 1,
-            coinbase=False,
-        )
+        return self.output_at(outpoint, self.tip)
 
     async def estimate_fee_sats_per_kvb(self) -> int | None:
         """The market's rate."""

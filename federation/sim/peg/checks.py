@@ -50,12 +50,14 @@ class Told:
     """What is known from the records that went into blocks.
 
     Attributes:
+        clock: of the last final block.
         paused_until: clock.
         pauses: sequence number and clock of each member's last PAUSE.
         touched: burns that were ever excluded; their order says nothing any more.
         let_through: burns of a RELEASE.
     """
 
+    clock: int = 0
     paused_until: int = 0
     pauses: dict[int, tuple[int, int]] = field(default_factory=dict)
     excluded: set[bytes] = field(default_factory=set)
@@ -64,6 +66,7 @@ class Told:
 
     def take(self, records: list[Record], clock: int) -> None:
         """The records of a final block."""
+        self.clock = clock
         for record in records:
             match record:
                 case PauseRecord(member=member, sequence=sequence, until=until):

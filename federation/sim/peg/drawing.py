@@ -10,6 +10,7 @@ from typing import Final
 
 from federation.sim.peg.events import (
     RECORDS,
+    TROUBLES,
     Burn,
     Deposit,
     Donate,
@@ -17,18 +18,23 @@ from federation.sim.peg.events import (
     Evict,
     Fork,
     Govern,
+    Lie,
     Life,
     Market,
     Mine,
     Pin,
     Return,
     SideBlock,
+    Steal,
+    Trouble,
     Vanish,
     Wipe,
 )
+from federation.sim.peg.member import LIES
 from peg.parameters import LOCAL
 
 STEPS: Final = 120
+MEMBERS_EVERY: Final = 3
 TURNS: Final = ("usual", "usual", "tight", "usual", "poor", "usual", "aged")
 """Settings of seeds in turn."""
 RATES_SATS_PER_KVB: Final = (0, 0, 1_500, 20_000, 100_000)
@@ -38,15 +44,33 @@ DEPTHS: Final = (1, 1, 2, 3, 5, 8, 13)
 _DRAW_MAX: Final = 1 << 30
 
 
-def life_of(seed: int, *, setting: str = "", steps: int = STEPS) -> Life:
-    """The life of a seed, in the setting whose turn it is or in a given one."""
+def life_of(
+    seed: int, *, setting: str = "", steps: int = STEPS, members: bool | None = None
+) -> Life:
+    """The life of a seed, in the setting whose turn it is or in a given one.
+
+    Args:
+        members: whether members' services take part; without it in every third life.
+    """
     rng = random.Random(seed)
     setting = setting or TURNS[seed % len(TURNS)]
+    has_members = seed % MEMBERS_EVERY == 0 if members is None else members
     forks = setting in ("usual", "tight")
     events: list[Event] = []
     for _ in range(steps):
         events += _step(rng, forks=forks, poor=setting == "poor")
-    return Life(setting=setting, events=tuple(events))
+        if has_members and rng.random() < 0.08:
+            events.append(_member_trouble(rng))
+    liars = (rng.randrange(LOCAL.n),) if has_members and rng.random() < 0.6 else ()
+    return Life(setting=setting, members=has_members, liars=liars, events=tuple(events))
+
+
+def _member_trouble(rng: random.Random) -> Event:
+    """What befalls members and what liars do."""
+    roll = rng.random()
+    if roll < 0.5:
+        return Trouble(rng.randrange(LOCAL.n), rng.choice(TROUBLES), rng.randint(1, 6))
+    return Lie(rng.choice(LIES)) if roll < 0.8 else Steal(_draw(rng))
 
 
 def _step(rng: random.Random, *, forks: bool, poor: bool) -> list[Event]:

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 from federation.sim.faults import BadScenario, filled, objects_of
+from federation.sim.peg.member import LIES
 from peg.parameters import LOCAL, PegParameters, WindowCap
 
 FORMAT: Final = 1
@@ -117,16 +118,40 @@ class Wipe:
     member: int
 
 
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """A member's Bitcoin node is late or down, or the member away, for some moves of Bitcoin."""
+
+    member: int
+    kind: str
+    moves: int
+
+
+@dataclass(frozen=True, slots=True)
+class Lie:
+    """What liars do with their frames from here on."""
+
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class Steal:
+    """Holders of emergency keys take a deposit that is not claimed."""
+
+    draw: int
+
+
+TROUBLES: Final = ("late", "down", "away")
 RECORDS: Final = ("pause", "resume", "cancel", "exclude", "include", "release", "param")
 Event = (
     Mine | Fork | Return | Market | Evict | Pin | Deposit | Donate | Vanish | Burn | Govern
-    | SideBlock | Wipe
+    | SideBlock | Wipe | Trouble | Lie | Steal
 )  # fmt: skip
 KINDS: Final[dict[str, type[Any]]] = {
     kind.__name__: kind
     for kind in (
         Mine, Fork, Return, Market, Evict, Pin, Deposit, Donate, Vanish, Burn, Govern, SideBlock,
-        Wipe,
+        Wipe, Trouble, Lie, Steal,
     )
 }  # fmt: skip
 
@@ -172,10 +197,14 @@ class Life:
 
     Attributes:
         setting: one of `SETTINGS`.
+        members: blocks are voted for and batches signed by members' own services.
+        liars: Byzantine members; without `members` there are none.
         calm_blocks: how long the chains are calm at the end.
     """
 
     setting: str = "usual"
+    members: bool = False
+    liars: tuple[int, ...] = ()
     calm_blocks: int = 60
     events: tuple[Event, ...] = ()
 
@@ -223,6 +252,9 @@ def check_life(life: Life) -> None:
         raise BadScenario(f"setting is one of {', '.join(SETTINGS)}")
     if len(life.events) > EVENTS_MAX or not 0 <= life.calm_blocks <= COUNT_MAX:
         raise BadScenario(f"at most {EVENTS_MAX} events and {COUNT_MAX} calm blocks")
+    everybody = range(SETTINGS[life.setting].parameters.n)
+    if not set(life.liars) <= set(everybody):
+        raise BadScenario(f"liars {life.liars}: members are 0 to {len(everybody) - 1}")
     for event in life.events:
         numbers = [value for value in asdict(event).values() if isinstance(value, int)]
         if min(numbers, default=0) < 0:
@@ -234,8 +266,12 @@ def check_life(life: Life) -> None:
                 raise BadScenario(f"{event}: depth and longer are at least 1")
             case Govern(kind, _) if kind not in RECORDS:
                 raise BadScenario(f"{event}: a record is one of {', '.join(RECORDS)}")
-            case Wipe(member) if member >= SETTINGS[life.setting].parameters.n:
+            case Wipe(member) | Trouble(member, _, _) if member not in everybody:
                 raise BadScenario(f"{event}: there is no such member")
+            case Trouble(_, kind, _) if kind not in TROUBLES:
+                raise BadScenario(f"{event}: a trouble is one of {', '.join(TROUBLES)}")
+            case Lie(kind) if kind not in LIES:
+                raise BadScenario(f"{event}: a lie is one of {', '.join(LIES)}")
             case Burn(_, to) if to > 3:
                 raise BadScenario(f"{event}: `to` is 0 to 3")
             case _:

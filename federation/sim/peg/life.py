@@ -7,11 +7,13 @@ Source: peg:14.
 """
 
 import random
+import tempfile
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Final
 
 from federation.sim.peg.alone import Alone
-from federation.sim.peg.bitcoin import Bitcoin, p2wpkh_script
+from federation.sim.peg.bitcoin import Bitcoin, p2wpkh_script, parent_tx
 from federation.sim.peg.checks import MadeBurn, PegChecker
 from federation.sim.peg.events import (
     SETTINGS,
@@ -22,15 +24,19 @@ from federation.sim.peg.events import (
     Evict,
     Fork,
     Govern,
+    Lie,
     Life,
     Market,
     Mine,
     Pin,
     Return,
     SideBlock,
+    Steal,
+    Trouble,
     Vanish,
     Wipe,
 )
+from federation.sim.peg.members import Members
 from federation.sim.peg.operators import new_record
 from federation.sim.peg.sidechain import Sidechain, federation, sidechain_params
 from peg.limits import BurnStage
@@ -77,20 +83,28 @@ class PegSimulation:
         self.bitcoin.estimate = self.setting.rate_sats_per_kvb or None
         self.side = Sidechain(self.params, self.script, self.parameters)
         self.checker = PegChecker(self.bitcoin, self.parameters)
-        self.peg = Alone(
-            bitcoin=self.bitcoin,
-            side=self.side,
-            params=self.params,
-            parameters=self.parameters,
-            script=self.script,
-            checker=self.checker,
-        )
+        self._folder = tempfile.TemporaryDirectory() if life.members else None
+        self.peg = self._make_peg()
         self.deposits: list[PendingDeposit] = []
         self.gifts: list[bytes] = []
+        self.thefts: list[bytes] = []
         self.waiting: list[Transaction] = []
         self.losers: list[bytes] = []
         self.events = 0
         self.lines: list[str] | None = [] if keep_trace else None
+
+    def _make_peg(self) -> Alone:
+        parts: dict[str, Any] = {
+            "bitcoin": self.bitcoin,
+            "side": self.side,
+            "params": self.params,
+            "parameters": self.parameters,
+            "script": self.script,
+            "checker": self.checker,
+        }
+        if self._folder is None:
+            return Alone(**parts)
+        return Members(Path(self._folder.name), self.life.liars, **parts)
 
     @property
     def view(self) -> PegView:
@@ -111,13 +125,17 @@ class PegSimulation:
         Raises:
             Violation: an invariant does not hold.
         """
-        await self.found()
-        for event in self.life.events:
-            self.events += 1
-            self.note(told(event))
-            await self._play(event)
-            self.checker.check_branch(self.bitcoin.tip)
-        await self.heal()
+        try:
+            await self.found()
+            for event in self.life.events:
+                self.events += 1
+                self.note(told(event))
+                await self._play(event)
+                self.checker.check_branch(self.bitcoin.tip)
+            await self.heal()
+        finally:
+            if self._folder is not None:
+                self._folder.cleanup()
 
     async def found(self) -> None:
         """The first anchor, and the block that opens the lane."""
@@ -134,13 +152,16 @@ class PegSimulation:
         """Calm chains: everything payable must be paid in the end (I11)."""
         rng = random.Random(self.seed)
         self.note("calm from here on")
+        self.bitcoin.raise_floor(0)
+        await self.peg.calm()
         while excluded := sorted(self.checker.told.excluded)[:INCLUDED_AT_ONCE]:
             for burn_id in excluded:
                 await self.peg.approve(IncludeRecord(burn_id))
                 await self.block(rng)
         await self.peg.approve(ResumeRecord())
         for _ in range(self.life.calm_blocks):
-            self.bitcoin.mine(self.minable(self.bitcoin.tip, 1_000, rng))
+            versions = self.peg.calmly_confirmable()
+            self.bitcoin.mine(self.minable(self.bitcoin.tip, 1_000, rng, versions))
             await self.peg.moved()
             await self.block(rng)
             self.checker.check_branch(self.bitcoin.tip)
@@ -162,9 +183,10 @@ class PegSimulation:
         if block is None:
             self.note("no block: not enough votes")
             return
-        for deposit, _ in claims:
-            deposit.is_claimed = True
-        self.waiting = []
+        included = {tx.txid for tx in block.transactions}
+        for deposit, claim in claims:
+            deposit.is_claimed |= claim.txid in included
+        self.waiting = [tx for tx in self.waiting if tx.txid not in included]
         self.note(f"block {block.header.height}: {self._say_state()}")
         self.checker.check_view(self.view, self.peg.ledger.history)
 
@@ -197,6 +219,10 @@ class PegSimulation:
                 await self._govern(kind, random.Random(draw))
             case Wipe(member):
                 await self.peg.wipe(member)
+            case Trouble(member, kind, moves):
+                await self.peg.trouble(member, kind, moves)
+            case Lie(kind):
+                await self.peg.lie(kind)
             case Market(rate):
                 self.bitcoin.estimate = rate or None
                 self.bitcoin.raise_floor(rate // 2)
@@ -223,12 +249,24 @@ class PegSimulation:
                 if self.deposits:
                     lost = random.Random(draw).choice(self.deposits)
                     lost.is_spent_otherwise = True
+            case Steal(draw):
+                self._steal(random.Random(draw))
             case Burn(amount_sats, to):
                 self._burn(amount_sats, to)
             case _:
                 pass
 
     # ---- users and operators ----
+
+    def _steal(self, rng: random.Random) -> None:
+        coins = self.bitcoin.unspent()
+        there = [deposit for deposit in self.deposits if OutPoint(deposit.txid, 0) in coins]
+        loose = [deposit for deposit in there if not deposit.is_claimed]
+        if loose:
+            taken = OutPoint(rng.choice(loose).txid, 0)
+            theft = parent_tx([taken], [(coins[taken][0] - ROOM_SATS, p2wpkh_script("thief"))])
+            self.bitcoin.mine([theft])
+            self.thefts.append(theft)
 
     def _burn(self, amount_sats: int, to: int) -> None:
         history, number = self.peg.ledger.history, len(self.checker.burns)
@@ -336,19 +374,25 @@ class PegSimulation:
         self.bitcoin.activate(at)
         self.note(f"Bitcoin's tip is {at[:3].hex()}, {missing} new blocks")
 
-    def minable(self, tip: bytes, take_permille: int, rng: random.Random) -> list[bytes]:
+    def minable(
+        self,
+        tip: bytes,
+        take_permille: int,
+        rng: random.Random,
+        versions: list[bytes] | None = None,
+    ) -> list[bytes]:
         """Any set of transactions that a block on this tip may hold, old versions included."""
         coins = set(self.bitcoin.unspent(tip))
         done = {tx.txid for tx in self.bitcoin.transactions(tip)}
         alive = [deposit.raw for deposit in self.deposits if not deposit.is_spent_otherwise]
-        versions = list(self.checker.versions.values())
+        versions = self.peg.confirmable() if versions is None else versions
         rng.shuffle(versions)
         chosen: list[bytes] = []
-        for raw in [*alive, *self.gifts, *versions]:
+        made_of_nothing = {*alive, *self.gifts}
+        for raw in [*alive, *self.gifts, *self.thefts, *versions]:
             tx = self.bitcoin.parse(raw)
-            is_ours = tx.txid in self.checker.versions
-            spendable = not is_ours or all(outpoint in coins for outpoint in tx.inputs)
-            if tx.txid in done or not spendable:
+            is_free = raw in made_of_nothing
+            if tx.txid in done or not (is_free or all(spent in coins for spent in tx.inputs)):
                 continue
             if rng.randrange(1_000) < take_permille:
                 chosen.append(raw)
