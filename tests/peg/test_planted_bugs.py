@@ -288,6 +288,7 @@ BUGS: list[tuple[int, str, Plant, Story]] = [
     (9, "claim without depth", no_depth, claim_rules),
     (9, "claim without depth, random", no_depth, member_lives),
     (10, "own change as a deposit, random", own_change, member_lives),
+    (25, "young donations, random", young_donations, lives),
     (13, "claim of a spent output, random", spent_is_fine, member_lives),
     (14, "pause ignored, members", pause_ignored, member_lives),
     (24, "signature before the journal, random", signature_first, member_lives),

@@ -100,6 +100,7 @@ class PegChecker:
         burns: everything that was burned, in order.
         versions: every transaction that federation keys made, by txid.
         resets: how many blocks were a RESET.
+        gifts: txids of donations.
         was_forced: whether a batch might spend more than the pool (P24).
     """
 
@@ -112,6 +113,7 @@ class PegChecker:
         self.resets = 0
         self.was_forced = False
         self.anchor: OutPoint | None = None
+        self.gifts: set[bytes] = set()
         self._allowed: Counter[Owed] = Counter()
         self._branches: dict[bytes, _Branch] = {}
         self._selections: dict[tuple[OutPoint, int], tuple[tuple[int, bytes], ...]] = {}
@@ -183,6 +185,7 @@ class PegChecker:
         self._check_order(view, history)
         self._check_pause(view, history)
         self._check_ages(view)
+        self._check_gifts(view)
 
     def _check_pause(self, view: PegView, history: PegHistory) -> None:
         """I9: the records that were made say whether anything may be released now."""
@@ -201,6 +204,18 @@ class PegChecker:
         left = [coin.blocks_left(view.totals.commitment.height) for coin in view.coins]
         if min(left, default=self._parameters.csv) < self._parameters.csv_stop:
             raise Violation("I14", f"a coin has {min(left)} blocks left")
+
+    def _check_gifts(self, view: PegView) -> None:
+        """3.8: a donation is a coin when it is D_p deep at B(h), not earlier."""
+        counted = {coin.outpoint.txid for coin in view.coins} & self.gifts
+        at = view.totals.commitment.block_hash
+        for _ in range(self._parameters.pegin_depth - 1):
+            mined = self._bitcoin.blocks.get(at)
+            if mined is None or not counted:
+                return
+            if any(tx.txid in counted for tx in mined.transactions):
+                raise Violation("P25", "a young donation is counted")
+            at = mined.info.prev_hash
 
     def _check_windows(self, history: PegHistory) -> None:
         """I4 at the newest height: what is released in each window, k-approved ones apart."""

@@ -48,6 +48,8 @@ ANCHOR_BLOCKS: Final = 10
 KEPT_BLOCKS: Final = 12
 """Blocks at the beginning that no fork takes: the lane is founded in them."""
 ROOM_SATS: Final = 1_000
+SLEEPER: Final = 4
+"""The user who never claims."""
 INCLUDED_AT_ONCE: Final = 6
 NO_SCRIPT: Final = b"\x51\x51\x51"
 DUST_OF_BURNS_SATS: Final = 20_000
@@ -56,13 +58,14 @@ P2WPKH_BYTES: Final = 22
 
 @dataclass(slots=True)
 class PendingDeposit:
-    """A deposit on its way."""
+    """A deposit on its way; one that is left is claimed by nobody honest."""
 
     raw: bytes
     txid: bytes
     claim_script: bytes
     is_claimed: bool = False
     is_spent_otherwise: bool = False
+    is_left: bool = False
 
 
 class PegSimulation:
@@ -242,9 +245,13 @@ class PegSimulation:
             case Deposit(amount_sats, user):
                 to = p2wpkh_script(f"user {user}")
                 raw = self.bitcoin.pay(self.side.deposit_script(to), amount_sats)
-                self.deposits.append(PendingDeposit(raw, self.bitcoin.parse(raw).txid, to))
+                left = user == SLEEPER
+                txid = self.bitcoin.parse(raw).txid
+                self.deposits.append(PendingDeposit(raw, txid, to, is_left=left))
             case Donate(amount_sats):
-                self.gifts.append(self.bitcoin.pay(self.script.program, amount_sats))
+                gift = self.bitcoin.pay(self.script.program, amount_sats)
+                self.gifts.append(gift)
+                self.checker.gifts.add(self.bitcoin.parse(gift).txid)
             case Vanish(draw):
                 if self.deposits:
                     lost = random.Random(draw).choice(self.deposits)
@@ -331,7 +338,7 @@ class PegSimulation:
         found: list[tuple[PendingDeposit, Transaction]] = []
         coins = self.bitcoin.unspent()
         for deposit in self.deposits:
-            if deposit.is_claimed or OutPoint(deposit.txid, 0) not in coins:
+            if deposit.is_claimed or deposit.is_left or OutPoint(deposit.txid, 0) not in coins:
                 continue
             at = self._place(deposit.txid)
             if at is None:
