@@ -286,6 +286,8 @@ def _status_text(found: dict[str, Any]) -> str:
 def _member_notes(info: dict[str, Any]) -> list[str]:
     """What an operator has to know of a member that answers (C60, C76)."""
     notes = []
+    if info and info.get("member", 0) is None:
+        notes.append("observes: it is not in the set that signs now")
     if info.get("mode", "VOTING") != "VOTING":
         reason = f": {info['mode_reason']}" if info.get("mode_reason") else ""
         notes.append(f"does not vote: {info['mode']}{reason}")

@@ -41,6 +41,7 @@ def test_member_change_when_voted_for_then_the_new_set_signs_and_goes_on(local: 
     local.start("m3")
     local.wait_mode("m3", "VOTING")
     assert local.member("m3").call("getfederationinfo")["member"] is None
+    assert local.run("status").stdout.count("observes: it is not in the set") == 1
     local.kill("m4")
     local.start("m4")
     local.wait_mode("m4", "VOTING")
