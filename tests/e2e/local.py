@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from federation import cli
-from tests.e2e.processes import kill_all, processes_of, send
+from tests.e2e.processes import has_ended, kill_all, processes_of, send
 from tests.e2e.rpc import Refused, Rpc, sats
 from tests.e2e.waiting import wait_for
 
@@ -170,7 +170,7 @@ class Local:
         pids = [self.processes()[name] for name in names]
         for pid in pids:
             send(pid, signal.SIGKILL)
-        wait_for(lambda: not set(pids) & set(processes_of(self.data)), f"{names} end")
+        wait_for(lambda: all(has_ended(pid) for pid in pids), f"{names} end")
 
     def kill_everything(self) -> None:
         """SIGKILL to every process."""

@@ -49,6 +49,17 @@ def kill_all(data: Path) -> None:
     wait_for(is_empty, f"processes of {data} end")
 
 
+def has_ended(pid: int) -> bool:
+    """Whether a process has given back all it held, file locks too.
+
+    A dying process loses its environment first and its files later; only then is it a zombie.
+    """
+    try:
+        return ") Z" in Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    except OSError:
+        return True
+
+
 def send(pid: int, number: signal.Signals) -> None:
     """Signal a process; nothing when it has ended."""
     try:

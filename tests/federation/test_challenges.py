@@ -66,7 +66,7 @@ class Stage:
         parts: Any = SimpleNamespace(
             network=self.network,
             evidence=self.evidence,
-            production=SimpleNamespace(params_root=lambda: root),
+            production=SimpleNamespace(params_root_at=lambda height: root),
             unix_time_s=lambda: self.now_s,
             log=self.log,
         )

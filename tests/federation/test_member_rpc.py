@@ -56,6 +56,7 @@ class Peg:
 
     def __init__(self) -> None:
         self.reports = Reports()
+        self.ledger = self.reserves = None
         self.approved: list[bytes] = []
         self.covenants: Covenants | None = Covenants()
         self.failure: Exception | None = None
