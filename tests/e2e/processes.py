@@ -52,10 +52,13 @@ def kill_all(data: Path) -> None:
 def has_ended(pid: int) -> bool:
     """Whether a process has given back all it held, file locks too.
 
-    A dying process loses its environment first and its files later; only then is it a zombie.
+    A dying process loses its environment first and its files last: with its last thread, which may
+    be waiting for a disk while the first one is a zombie already.
     """
+    place = Path(f"/proc/{pid}")
     try:
-        return ") Z" in Path(f"/proc/{pid}/stat").read_text(errors="replace")
+        is_zombie = ") Z" in (place / "stat").read_text(errors="replace")
+        return is_zombie and len(list((place / "task").iterdir())) == 1
     except OSError:
         return True
 
