@@ -24,6 +24,7 @@ from federation import bench_peg
 from federation.bench_catchup import CatchupBench, CatchupPlan
 from federation.cli_session import Failed, Session, command
 from federation.load.funds import Funds
+from federation.load.report import PERCENTS, percentile_of
 from federation.local import BITCOIND, WALLET, LocalFederation
 from federation.local_state import LocalError, LocalState
 from peg.bitcoind import BitcoindError
@@ -82,8 +83,7 @@ def percentiles(values: Sequence[float]) -> dict[str, float]:
     ordered = sorted(values)
     if not ordered:
         return {}
-    ranks = {"p50": 50, "p90": 90, "p99": 99}
-    found = {name: ordered[-(-len(ordered) * share // 100) - 1] for name, share in ranks.items()}
+    found = {name: percentile_of(ordered, percent) for name, percent in PERCENTS.items()}
     shown = {"min": ordered[0], **found, "max": ordered[-1]}
     return {name: round(value, 1) for name, value in shown.items()}
 

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from federation.change_desk import ChangeDesk
-from federation.record_rpc import INVALID_PARAMETER
-from sidechain.api.registry import Registry, RpcError
+from sidechain.api.registry import INVALID_PARAMETER, Registry, RpcError
 from sidechain.errors import Invalid
 
 

@@ -23,6 +23,7 @@ from federation.receipt_rpc import ReceiptMethods
 from federation.receipts import ReceiptMaker
 from federation.record_rpc import RecordMethods
 from federation.report_rpc import ReportMethods
+from federation.rpc_arguments import hex_bytes, text, whole
 from federation.stranger import Stranger
 from peg.bitcoind import BitcoindError
 from peg.covenant_claims import CovenantClaims
@@ -30,13 +31,12 @@ from peg.parent_view import ParentView
 from peg.service import PegService
 from peg.status import parse_outpoint
 from peg.watcher import ParentWatcher
-from sidechain.api.registry import Registry, RpcError
+from sidechain.api.registry import INVALID_PARAMETER, Registry, RpcError
 from sidechain.chain import Chain
 from sidechain.errors import Invalid, Unavailable
 from sidechain.primitives.address import encode_address
 from sidechain.wallet.covenant import NUMS_KEY, CovenantTerms
 
-INVALID_PARAMETER = -8
 NOT_YET = -28
 NOT_FOUND = -5
 NOT_FOUND = -5
@@ -181,10 +181,10 @@ class MemberMethods:
         Which round decided is not in a block, so round and proposer are shown where this process
         or its journal knows the decision, else as null.
         """
-        count = _whole(count, "count", 1, BLOCKS_SHOWN_MAX)
+        count = whole(count, "count", 1, BLOCKS_SHOWN_MAX)
         tip = self.chain.tip_height
         first = max(1, tip - count + 1) if from_height is None else from_height
-        first = _whole(first, "from_height", 1, HEIGHT_MAX)
+        first = whole(first, "from_height", 1, HEIGHT_MAX)
         rows = []
         for height in range(first, min(first + count - 1, tip) + 1):
             rows.append(self._signers_of(height))
@@ -214,7 +214,7 @@ class MemberMethods:
 
     async def getcertificate(self, height: Any) -> dict[str, Any]:
         """A final block and its COMMIT certificate, from this member or from another (N25, N26)."""
-        wanted = _whole(height, "height", 1, HEIGHT_MAX)
+        wanted = whole(height, "height", 1, HEIGHT_MAX)
         if wanted > self.chain.tip_height:
             raise RpcError(
                 INVALID_PARAMETER,
@@ -245,7 +245,7 @@ class MemberMethods:
     def getpegout(self, burn_id: Any) -> dict[str, Any]:
         """One burn."""
         try:
-            found = self.peg.reports.pegout(_text(burn_id, "burn_id"))
+            found = self.peg.reports.pegout(text(burn_id, "burn_id"))
         except Invalid as error:
             raise RpcError(INVALID_PARAMETER, str(error)) from error
         if found is None:
@@ -259,7 +259,7 @@ class MemberMethods:
     def getdeposit(self, outpoint: Any) -> dict[str, Any]:
         """One deposit."""
         try:
-            return self.peg.reports.deposit(_text(outpoint, "outpoint"))
+            return self.peg.reports.deposit(text(outpoint, "outpoint"))
         except Invalid as error:
             raise RpcError(INVALID_PARAMETER, str(error)) from error
 
@@ -273,10 +273,10 @@ class MemberMethods:
             max_fee_sats: the price of one claim.
             internal_key: x-only, of a user who may want to claim by a signature too.
         """
-        price = _whole(max_fee_sats, "max_fee_sats", 1, 2**63 - 1)
-        key = NUMS_KEY if internal_key is None else _bytes(internal_key, "internal_key")
+        price = whole(max_fee_sats, "max_fee_sats", 1, 2**63 - 1)
+        key = NUMS_KEY if internal_key is None else hex_bytes(internal_key, "internal_key")
         try:
-            script = _bytes(program, "program")
+            script = hex_bytes(program, "program")
             terms = CovenantTerms(script=script, max_fee_sats=price, internal_key=key)
             found = self._covenants().register(terms)
         except Invalid as error:
@@ -289,7 +289,7 @@ class MemberMethods:
 
     def getcovenant(self, script: Any) -> dict[str, Any]:
         """One registration."""
-        found = self._covenants().describe(_bytes(script, "script"))
+        found = self._covenants().describe(hex_bytes(script, "script"))
         if found is None:
             raise RpcError(NOT_FOUND, "this member knows no such registration")
         return found
@@ -310,7 +310,7 @@ class MemberMethods:
 
     async def unhalt(self, block_hash: Any) -> dict[str, Any]:
         """Leave HALTED when k operators agree that a block of this chain stands (C60, N13)."""
-        kept = _bytes(block_hash, "block_hash")[::-1]
+        kept = hex_bytes(block_hash, "block_hash")[::-1]
         if self.chain.height_of(kept) is None:
             raise RpcError(
                 INVALID_PARAMETER,
@@ -327,7 +327,7 @@ class MemberMethods:
         Two blocks of one height become possible if this member voted there before it lost its
         journal: only for a federation that cannot go on otherwise.
         """
-        wanted = _whole(height, "height", 1, HEIGHT_MAX)
+        wanted = whole(height, "height", 1, HEIGHT_MAX)
         if not await self.engine.resume_at(wanted):
             raise RpcError(INVALID_PARAMETER, "this member does not wait to be allowed to vote")
         return {"mode": self.driver.mode.name, "vote_from": wanted}
@@ -340,36 +340,17 @@ class MemberMethods:
         {"allowed", "reason"}.
         """
         try:
-            place = parse_outpoint(_text(outpoint, "outpoint"))
+            place = parse_outpoint(text(outpoint, "outpoint"))
             if signatures is None:
                 unsigned, signature = await self.peg.sign_trial_spend(place)
                 shown = {"unsigned": unsigned.hex(), "signature": signature.hex()}
                 return {"member": self.config.index, **shown}
             if not isinstance(signatures, dict):
                 raise RpcError(INVALID_PARAMETER, "signatures is not an object")
-            given = {int(k): _bytes(v, "signature") for k, v in signatures.items()}
+            given = {int(k): hex_bytes(v, "signature") for k, v in signatures.items()}
             allowed, reason = await self.peg.try_trial_spend(place, given)
         except (Invalid, ValueError) as error:
             raise RpcError(INVALID_PARAMETER, str(error)) from error
         except (Unavailable, BitcoindError) as error:
             raise RpcError(NOT_YET, str(error)) from error
         return {"allowed": allowed, "reason": reason}
-
-
-def _whole(value: Any, name: str, least: int, most: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        raise RpcError(INVALID_PARAMETER, f"{name} is not a whole number from {least} to {most}")
-    return value
-
-
-def _text(value: Any, name: str) -> str:
-    if not isinstance(value, str):
-        raise RpcError(INVALID_PARAMETER, f"{name} is not text")
-    return value
-
-
-def _bytes(value: Any, name: str) -> bytes:
-    try:
-        return bytes.fromhex(_text(value, name))
-    except ValueError:
-        raise RpcError(INVALID_PARAMETER, f"{name} is not hex") from None

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from federation.receipts import ReceiptMaker
+from federation.rpc_arguments import text
 from peg.bitcoind import BitcoindError
 from peg.status import parse_outpoint
-from sidechain.api.registry import Registry, RpcError
+from sidechain.api.registry import INVALID_PARAMETER, Registry, RpcError
 from sidechain.errors import Invalid, Unavailable
 
-INVALID_PARAMETER: Final = -8
 NOT_YET: Final = -28
 NOT_FOUND: Final = -5
 
@@ -31,10 +31,8 @@ class ReceiptMethods:
 
     async def getreceipt(self, outpoint: Any) -> dict[str, Any]:
         """The receipt of a burn (txid:vout of the sidechain) or a deposit (of Bitcoin)."""
-        if not isinstance(outpoint, str):
-            raise RpcError(INVALID_PARAMETER, "outpoint is not text")
         try:
-            found = await self.maker.make(parse_outpoint(outpoint))
+            found = await self.maker.make(parse_outpoint(text(outpoint, "outpoint")))
         except Invalid as error:
             raise RpcError(INVALID_PARAMETER, str(error)) from error
         except (Unavailable, BitcoindError) as error:

@@ -7,13 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from federation.rpc_arguments import hex_bytes, text, whole
 from peg.param_changes import VALUE_MAX
 from peg.records import encode_record
 from peg.service import PegService
-from sidechain.api.registry import Registry, RpcError
+from sidechain.api.registry import INVALID_PARAMETER, Registry, RpcError
 from sidechain.errors import Invalid
 
-INVALID_PARAMETER = -8
 NOT_FOUND = -5
 CLOCK_UNITS_MAX = 2**32 - 1
 HEIGHT_MAX = 2**32 - 1
@@ -53,7 +53,7 @@ class RecordMethods:
         if details is not None and not isinstance(details, dict):
             raise RpcError(INVALID_PARAMETER, "details is not an object")
         try:
-            name = self.peg.approve_record(_bytes(record, "record"), details)
+            name = self.peg.approve_record(hex_bytes(record, "record"), details)
         except Invalid as error:
             raise RpcError(INVALID_PARAMETER, str(error)) from error
         self.on_work()
@@ -62,7 +62,7 @@ class RecordMethods:
     def describerecord(self, record: Any) -> dict[str, Any]:
         """The record by its fields, and why it would have no effect now."""
         try:
-            return self.peg.describe_record(_bytes(record, "record"))
+            return self.peg.describe_record(hex_bytes(record, "record"))
         except Invalid as error:
             raise RpcError(INVALID_PARAMETER, str(error)) from error
 
@@ -72,7 +72,7 @@ class RecordMethods:
 
     def revokeapproval(self, approval: Any) -> dict[str, Any]:
         """Take an approval back that is in no final block yet."""
-        name = _text(approval, "approval")
+        name = text(approval, "approval")
         if not self.peg.desk.revoke(name):
             raise RpcError(NOT_FOUND, "there is no such approval in force")
         return {"revoked": name}
@@ -81,7 +81,7 @@ class RecordMethods:
         """Sign this member's PAUSE, obey it and tell the others (peg:7.3)."""
         if not isinstance(deposits, bool):
             raise RpcError(INVALID_PARAMETER, "deposits is not true or false")
-        length = None if blocks is None else _whole(blocks, "blocks", 1, CLOCK_UNITS_MAX)
+        length = None if blocks is None else whole(blocks, "blocks", 1, CLOCK_UNITS_MAX)
         try:
             record = self.peg.pause(deposits=deposits, blocks=length)
         except Invalid as error:
@@ -99,10 +99,10 @@ class RecordMethods:
 
         Some blocks are left for the approvals of k operators.
         """
-        wanted = _whole(value, "value", 0, VALUE_MAX)
-        start = None if active_from is None else _whole(active_from, "active_from", 1, HEIGHT_MAX)
+        wanted = whole(value, "value", 0, VALUE_MAX)
+        start = None if active_from is None else whole(active_from, "active_from", 1, HEIGHT_MAX)
         try:
-            record = self.peg.desk.plan_parameter(_text(name, "name"), wanted, start)
+            record = self.peg.desk.plan_parameter(text(name, "name"), wanted, start)
         except Invalid as error:
             raise RpcError(INVALID_PARAMETER, str(error)) from error
         return self.peg.describe_record(encode_record(record))
@@ -114,24 +114,5 @@ class RecordMethods:
             raise RpcError(
                 INVALID_PARAMETER, f"clock_units is not a list of at most {STRETCHES_MAX}"
             )
-        stretches = [_whole(each, "clock_units", 1, CLOCK_UNITS_MAX) for each in asked]
+        stretches = [whole(each, "clock_units", 1, CLOCK_UNITS_MAX) for each in asked]
         return self.peg.reports.bounds(stretches)
-
-
-def _whole(value: Any, name: str, least: int, most: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        raise RpcError(INVALID_PARAMETER, f"{name} is not a whole number from {least} to {most}")
-    return value
-
-
-def _text(value: Any, name: str) -> str:
-    if not isinstance(value, str):
-        raise RpcError(INVALID_PARAMETER, f"{name} is not text")
-    return value
-
-
-def _bytes(value: Any, name: str) -> bytes:
-    try:
-        return bytes.fromhex(_text(value, name))
-    except ValueError:
-        raise RpcError(INVALID_PARAMETER, f"{name} is not hex") from None

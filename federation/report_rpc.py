@@ -6,11 +6,11 @@ Source: peg:11.
 from dataclasses import dataclass
 from typing import Any, Final
 
+from federation.rpc_arguments import whole
 from peg.service import PegService
-from sidechain.api.registry import Registry, RpcError
+from sidechain.api.registry import INVALID_PARAMETER, Registry, RpcError
 from sidechain.errors import Invalid, Unavailable
 
-INVALID_PARAMETER: Final = -8
 NOT_YET: Final = -28
 HEIGHT_MAX: Final = 2**32 - 1
 DEADLINE_S: Final = 10
@@ -36,14 +36,9 @@ class ReportMethods:
 
         Without a height it is of the newest block that the peg has read.
         """
-        if height is not None and (
-            isinstance(height, bool) or not isinstance(height, int) or not 1 <= height <= HEIGHT_MAX
-        ):
-            raise RpcError(
-                INVALID_PARAMETER, f"height is not a whole number from 1 to {HEIGHT_MAX}"
-            )
+        wanted = None if height is None else whole(height, "height", 1, HEIGHT_MAX)
         try:
-            return await self.peg.reserves.make(height, DEADLINE_S)
+            return await self.peg.reserves.make(wanted, DEADLINE_S)
         except Unavailable as error:
             raise RpcError(NOT_YET, str(error)) from error
         except Invalid as error:
