@@ -24,7 +24,7 @@ from federation import bench_peg
 from federation.bench_catchup import CatchupBench, CatchupPlan
 from federation.cli_session import Failed, Session, command
 from federation.load.funds import Funds
-from federation.load.report import PERCENTS, percentile_of
+from federation.load.report import spread
 from federation.local import BITCOIND, WALLET, LocalFederation
 from federation.local_state import LocalError, LocalState
 from peg.bitcoind import BitcoindError
@@ -76,16 +76,6 @@ class Finality:
 
     accepted_ms: float
     final_ms: float
-
-
-def percentiles(values: Sequence[float]) -> dict[str, float]:
-    """p50, p90, p99 (nearest rank) and the extremes, rounded to a tenth."""
-    ordered = sorted(values)
-    if not ordered:
-        return {}
-    found = {name: percentile_of(ordered, percent) for name, percent in PERCENTS.items()}
-    shown = {"min": ordered[0], **found, "max": ordered[-1]}
-    return {name: round(value, 1) for name, value in shown.items()}
 
 
 class Payer:
@@ -258,8 +248,8 @@ class Bench:
 def _summary(found: Sequence[Finality]) -> dict[str, Any]:
     return {
         "payments": len(found),
-        "accepted_ms": percentiles([each.accepted_ms for each in found]),
-        "final_ms": percentiles([each.final_ms for each in found]),
+        "accepted_ms": spread([each.accepted_ms for each in found]),
+        "final_ms": spread([each.final_ms for each in found]),
     }
 
 

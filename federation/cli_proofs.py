@@ -24,7 +24,6 @@ EVIDENCE_FILE_MAX_BYTES: Final = 1_000_000
 CERTIFICATE_FILE_MAX_BYTES: Final = 9_000_000
 """The largest block in hex, and what stands around it."""
 FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
-_HEX_SHOWN: Final = 16
 
 
 class GroupWithDefault(click.Group):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final, Self
 
-from federation.consensus.encoding import NIL, ROUND_LIMIT, InvalidMessage, MessageReader
+from federation.consensus.encoding import ROUND_LIMIT, InvalidMessage, MessageReader
 from federation.consensus.messages import Answer
 from federation.consensus.votes import NO_SIGNATURE, Certificate, Vote, vote_type
 
@@ -331,8 +331,3 @@ def decode_reply(body: bytes) -> tuple[int, bytes]:
 def reason_bytes(reason: str) -> bytes:
     """A reason as it is sent, cut at the limit."""
     return reason.encode(errors="replace")[:REASON_MAX_BYTES]
-
-
-def no_block_signature() -> tuple[int, bytes]:
-    """What stands for "no block signed yet"."""
-    return 0, NIL

@@ -283,11 +283,6 @@ def input_digests(
     )
 
 
-def free_coins(coins: Sequence[FedCoin]) -> int:
-    """Number of coins besides the anchor."""
-    return sum(coin.kind is not CoinKind.ANCHOR for coin in coins)
-
-
 class _Selector:
     """P11 to P14 for one view."""
 

@@ -6,7 +6,7 @@ waits as long as a large burn does, so that people can look before it acts.
 Source: peg:2, peg:7.4, N21.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from peg.fedscript import FedScript
 from peg.parameters import InsaneParameters, PegParameters, check_values
@@ -35,14 +35,6 @@ _FIELDS = {
 }
 _LOOSER_WHEN_HIGHER = frozenset((2, 3, 7, 8))
 _LOOSER_WHEN_LOWER = frozenset((1, 4, 5, 6, 9))
-
-
-@dataclass(frozen=True, slots=True)
-class ParamName:
-    """What a PARAM id changes: a field, or one column of the cap `j`."""
-
-    field: str
-    cap: int | None = None
 
 
 def param_names(parameters: PegParameters) -> dict[str, int]:

@@ -105,10 +105,6 @@ class ParentPath:
         """Watched outputs that nothing on the path spends, in the order they were indexed."""
         return self._unspent.values()
 
-    def is_watched(self, outpoint: OutPoint) -> bool:
-        """Whether this deposit is followed."""
-        return outpoint in self._watched
-
     def watch(self, outpoint: OutPoint) -> None:
         """Follow a deposit in blocks fed from now on; see `rescan` for those fed before."""
         if outpoint not in self._watched:

@@ -229,10 +229,6 @@ class MemberSessions:
         """What the journal has for an anchor."""
         return self._entries.get(anchor)
 
-    def own_share(self, key: SessionKey) -> PegSig | None:
-        """The share this member sent in a session."""
-        return self._shares.get(key)
-
     def open(self, batch: Signable, version: BatchVersion) -> SigningSession:
         """The session of a version; made when it is new."""
         key = SessionKey(anchor=batch.anchor, h_sel=batch.h_sel, version=version.version)

@@ -266,11 +266,6 @@ class ParentNode:
         return confirmations, count
 
 
-def proof_blocks(transactions: Iterable[Transaction], params: ChainParams) -> list[bytes]:
-    """Hashes of the parent blocks that peg-in witnesses name, each once, in order."""
-    return list(dict.fromkeys(block for _, block in proved_deposits(transactions, params)))
-
-
 def proved_deposits(
     transactions: Iterable[Transaction], params: ChainParams
 ) -> list[tuple[bytes, bytes]]:

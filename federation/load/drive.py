@@ -35,8 +35,6 @@ PAYMENTS_MAX: Final = 200_000
 """Payments are signed in advance: some 100 MB of memory."""
 COIN_REST_S: Final = 5
 """A coin is paid on this long after its last payment, which is final by then on any good day."""
-CHAIN_MAX: Final = 20
-"""Payments of one coin that may wait unconfirmed: the mempool takes 25 in a row."""
 FUNDING_WALLET: Final = "load"
 SIGN_SLICE: Final = 500
 STEPS_MAX: Final = 12

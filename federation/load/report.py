@@ -89,7 +89,7 @@ class Found:
 
     def percentile(self, percent: int) -> float:
         """Milliseconds to finality that so many percent did not exceed."""
-        return percentile_of(sorted(_latencies(self.outcomes)), percent)
+        return _percentile(sorted(_latencies(self.outcomes)), percent)
 
     @property
     def falls_behind(self) -> bool:
@@ -98,8 +98,8 @@ class Found:
         quarter = len(latencies) // 4
         before = sorted(latencies[quarter : 2 * quarter])
         last = sorted(latencies[len(latencies) - quarter :])
-        allowed_ms = GROWTH_MAX * percentile_of(before, 50) + GROWTH_SLACK_MS
-        return bool(quarter) and percentile_of(last, 50) > allowed_ms
+        allowed_ms = GROWTH_MAX * _percentile(before, 50) + GROWTH_SLACK_MS
+        return bool(quarter) and _percentile(last, 50) > allowed_ms
 
     @property
     def achieved_per_s(self) -> float:
@@ -137,7 +137,7 @@ def spread(values: Sequence[float]) -> dict[str, float | None]:
     if not ordered:
         return {}
     found = {"min": ordered[0]}
-    found |= {name: percentile_of(ordered, percent) for name, percent in PERCENTS.items()}
+    found |= {name: _percentile(ordered, percent) for name, percent in PERCENTS.items()}
     found |= {"max": ordered[-1]}
     return {name: None if math.isinf(v) else round(v, 1) for name, v in found.items()}
 
@@ -196,8 +196,7 @@ def _latencies(outcomes: Sequence[Outcome]) -> list[float]:
     return [each.final_ms - each.due_ms for each in outcomes]
 
 
-def percentile_of(ordered: Sequence[float], percent: int) -> float:
-    """By nearest rank; of nothing it is never."""
+def _percentile(ordered: Sequence[float], percent: int) -> float:
     return ordered[-(-len(ordered) * percent // 100) - 1] if ordered else NEVER
 
 

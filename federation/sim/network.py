@@ -6,15 +6,13 @@ Source: consensus:1.1, consensus:10.
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
 from federation.consensus.messages import Status
 from federation.consensus.votes import Certificate
 from federation.sim.faults import Clog, Cut, Weather
 from federation.sim.final import FinalMessage
 from federation.sim.world import HEALED_DELAY_MS
-
-FAIR: Final = Weather(at_ms=0, until_ms=0)
 
 
 @dataclass(slots=True)

@@ -10,7 +10,6 @@ from federation.consensus.messages import (
     Answer,
     Evidence,
     GetBlock,
-    GetCertificate,
     GetFinal,
     RollCall,
     Status,
@@ -24,8 +23,6 @@ from federation.consensus.votes import (
     VoteType,
 )
 from federation.sim.final import FinalMessage, decode_final
-
-QUIET = (Status, GetBlock, GetFinal, GetCertificate)
 
 
 def name(block_hash: bytes) -> str:

@@ -9,8 +9,9 @@ from federation.wallet.arguments import check_text, translated
 from federation.wallet.chain import Keyring
 from federation.wallet.peg_store import PegStore
 from federation.wallet.pegs import DepositAddress
-from federation.wallet.views import PegViews, show_outpoint
+from federation.wallet.views import PegViews
 from peg.returns import return_message
+from peg.status import outpoint_text
 from sidechain.api.registry import INVALID_PARAMETER, Registry, RpcError
 from sidechain.crypto.keys import ecdsa_sign, public_key
 from sidechain.params import ChainParams
@@ -57,7 +58,7 @@ class ReturnProofs:
         secret = account.secret(Branch.CLAIM, target.claim_index).value
         message = return_message(self._params.genesis_hash, outpoint, script)
         return {
-            "deposit": show_outpoint(outpoint),
+            "deposit": outpoint_text(outpoint),
             "address": text,
             "claim_script": target.claim_script.hex(),
             "return_script": script.hex(),

@@ -11,9 +11,9 @@ from federation.wallet.peg_store import PegStore
 from federation.wallet.pegin_stages import Answers, Standing, standing
 from federation.wallet.pegs import DepositAddress, Pegin, Pegout
 from federation.wallet.worker import PegWorker
+from peg.status import outpoint_text
 from sidechain.api.registry import INVALID_PARAMETER, RpcError
 from sidechain.errors import Unavailable
-from sidechain.primitives.transaction import OutPoint
 
 PAID_STATUSES = ("CONFIRMED", "SETTLED")
 """Statuses of peg-protocol section 12 that tell of a Bitcoin payment in a block."""
@@ -61,7 +61,7 @@ class PegViews:
             deposit = pegin.deposit
             names = {pegin.id, pegin.target.address}
             if deposit is not None:
-                names.add(show_outpoint(deposit.outpoint))
+                names.add(outpoint_text(deposit.outpoint))
             if text in names:
                 return pegin
         for address in self._store.addresses():
@@ -76,7 +76,7 @@ class PegViews:
             RpcError: there is none.
         """
         for pegout in self._store.pegouts:
-            if text in (pegout.id, show_outpoint(pegout.burn)):
+            if text in (pegout.id, outpoint_text(pegout.burn)):
                 return pegout
         raise RpcError(INVALID_PARAMETER, f"there is no peg-out {text!r}")
 
@@ -100,7 +100,7 @@ class PegViews:
             "stage": found.stage,
             "confirmations": confirmations,
             "required": required,
-            "deposit": None if deposit is None else show_outpoint(deposit.outpoint),
+            "deposit": None if deposit is None else outpoint_text(deposit.outpoint),
             "claim_txid": self._claim_txid(pegin),
             "height": pegin.final_height,
             "reason": found.reason,
@@ -159,7 +159,7 @@ class PegViews:
         member: dict[str, Any] = {}
         if stage == "final":
             try:
-                found = await self._members.call("getpegout", show_outpoint(pegout.burn))
+                found = await self._members.call("getpegout", outpoint_text(pegout.burn))
                 member = found if isinstance(found, dict) else {}
                 stage, reason = _member_stage(member)
             except (RpcError, Unavailable) as error:
@@ -174,7 +174,7 @@ class PegViews:
             "address": pegout.address,
             "stage": stage,
             "done": stage == "failed" or stage.startswith(PAID_STATUSES),
-            "burn": show_outpoint(pegout.burn),
+            "burn": outpoint_text(pegout.burn),
             "fee_sats": pegout.fee_sats,
             "height": pegout.final_height,
             "reason": reason,
@@ -211,8 +211,3 @@ def _keyless(target: DepositAddress) -> dict[str, Any]:
     """The price of a claim by members; None where the wallet claims."""
     terms = target.covenant
     return {"max_fee_sats": None if terms is None else terms.max_fee_sats}
-
-
-def show_outpoint(outpoint: OutPoint) -> str:
-    """An output as people write it: txid:vout."""
-    return f"{outpoint.txid[::-1].hex()}:{outpoint.index}"

@@ -6,10 +6,9 @@ Source: elements/interfaces.md 3.
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from sidechain.api.arguments import array_argument, encoded_argument, text_argument
+from sidechain.api.arguments import array_argument, text_argument
 from sidechain.api.json_text import coins, sats
 from sidechain.api.registry import (
-    DESERIALIZATION_ERROR,
     INVALID_PARAMETER,
     TYPE_ERROR,
     VERIFY_ALREADY_IN_CHAIN,
@@ -18,8 +17,9 @@ from sidechain.api.registry import (
     Registry,
     RpcError,
 )
+from sidechain.api.rpc_build import decoded_transaction
 from sidechain.chain import Chain
-from sidechain.errors import InvalidEncoding, InvalidTransaction, Stalled
+from sidechain.errors import InvalidTransaction, Stalled
 from sidechain.mempool.packages import (
     MAX_PACKAGE_TRANSACTIONS,
     MISSING_INPUTS,
@@ -86,7 +86,7 @@ class SubmissionMethods:
     ) -> str:
         """Take in a transaction and relay it; sending it again relays it again."""
         burn_limit_sats = _amount(maxburnamount, 0)
-        tx = _decode(hexstring, _DECODE_FAILED)
+        tx = decoded_transaction(hexstring, _DECODE_FAILED)
         _check_burns(tx, self._chain.params, burn_limit_sats)
         rate_limit = _fee_rate(maxfeerate)
         if any(output.nonce[0] and output.value[0] == 1 for output in tx.outputs):
@@ -273,14 +273,9 @@ def _package_argument(value: Any) -> list[Any]:
 
 def _decode_one_of(value: Any) -> Transaction:
     text = text_argument(value)
-    return _decode(text, f"TX decode failed: {text} Make sure the tx has at least one input.")
-
-
-def _decode(value: Any, failure: str) -> Transaction:
-    try:
-        return Transaction.decode(encoded_argument(value, failure))
-    except InvalidEncoding as error:
-        raise RpcError(DESERIALIZATION_ERROR, failure) from error
+    return decoded_transaction(
+        text, f"TX decode failed: {text} Make sure the tx has at least one input."
+    )
 
 
 def _amount(value: Any, default_sats: int) -> int:

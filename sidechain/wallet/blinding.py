@@ -414,12 +414,6 @@ def surjection_proof_bytes(targets: int) -> int:
     return 2 + (targets + 7) // 8 + 32 * (1 + min(USED_TARGETS, targets))
 
 
-def placeholder_witness(targets: int, *, zero_value: bool = False) -> OutputWitness:
-    """A witness as long as that of a blinded output, to measure with."""
-    proof = bytes(RANGE_PROOF_BYTES - (8 if zero_value else 0))
-    return OutputWitness(bytes(surjection_proof_bytes(targets)), proof)
-
-
 def unblind_issuance(
     txin: TxIn, witness: InputWitness, secret: SecretKey
 ) -> tuple[Opened | None, Opened | None]:

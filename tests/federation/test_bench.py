@@ -2,7 +2,8 @@
 
 import pytest
 
-from federation.bench import COIN_SATS, Payer, percentiles
+from federation.bench import COIN_SATS, Payer
+from federation.load.report import spread
 from sidechain.primitives.transaction import OutPoint, Transaction, TxIn
 from tests.factories import federation_params, output
 
@@ -17,10 +18,10 @@ from tests.factories import federation_params, output
         ([0.16], {"min": 0.2, "p50": 0.2, "p90": 0.2, "p99": 0.2, "max": 0.2}),
     ],
 )
-def test_percentiles_when_of_few_or_many_then_nearest_rank(
+def test_spread_when_of_few_or_many_then_nearest_rank(
     values: list[float], found: dict[str, float]
 ) -> None:
-    assert percentiles(values) == found
+    assert spread(values) == found
 
 
 def test_payer_when_given_coins_then_splits_and_pays_each_once() -> None:
