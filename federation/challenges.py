@@ -45,6 +45,11 @@ class _Challenge:
     pause_s: int = FIRST_PAUSE_S
     ticket: Ticket | None = None
 
+    @property
+    def is_asked_here(self) -> bool:
+        """Whether a question left since this process started: before, nobody could answer it."""
+        return self.pause_s > FIRST_PAUSE_S
+
     def to_json(self) -> dict[str, Any]:
         return {"vote": self.vote.encode().hex(), "asked_s": self.asked_s}
 
@@ -110,9 +115,12 @@ class ChallengeDesk:
         """Ask what is due, and record what was not answered for a day; call it every second."""
         now_s = self._parts.unix_time_s()
         for challenge in list(self._open):
-            if challenge.asked_s and now_s - challenge.asked_s >= PATIENCE_S:
+            is_over = challenge.asked_s and now_s - challenge.asked_s >= PATIENCE_S
+            if now_s < challenge.next_s:
+                continue
+            if is_over and challenge.is_asked_here:
                 self._give_up(challenge, now_s)
-            elif now_s >= challenge.next_s:
+            else:
                 self._ask(challenge, now_s)
 
     # -- inside
@@ -158,7 +166,6 @@ class ChallengeDesk:
         )
 
     def _give_up(self, challenge: _Challenge, now_s: int) -> None:
-        self._close(challenge)
         vote = challenge.vote
         facts = {"member": vote.member, "height": vote.height, "kind": "UNANSWERED"}
         root = self._parts.production.params_root_at(vote.height)
@@ -168,6 +175,8 @@ class ChallengeDesk:
             )
         except OSError as error:
             self._alarm(f"evidence could not be written: {error}")
+        # Only now: a crash in between repeats the record, which is kept once.
+        self._close(challenge)
         self._parts.log.error("evidence", alarm=True, **facts)
 
     def _close(self, challenge: _Challenge) -> None:

@@ -179,6 +179,40 @@ def test_day_when_the_member_is_away_then_runs_from_the_first_question(stage: St
     assert len(stage.evidence.all()) == 1
 
 
+def test_day_when_this_member_was_away_for_it_then_asks_again_before_it_records(
+    stage: Stage,
+) -> None:
+    stage.end_height(stage.signers.vote(2, type=VoteType.PRECOMMIT, round=1, block_hash=H1))
+    stage.pass_s(120)
+    stage.restart()
+    stage.now_s += 2 * PATIENCE_S
+    asked = len(stage.network.asked)
+    stage.pass_s(60)
+    assert len(stage.network.asked) == asked + 1 and not stage.evidence.all()
+    stage.requests.take(2, pol())
+    assert len(stage.desk) == 0 and not stage.evidence.all()
+
+
+def test_challenge_when_killed_while_it_is_recorded_then_not_forgiven(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def killed(*_: object, **__: object) -> None:
+        raise Killed
+
+    stage.end_height(stage.signers.vote(2, type=VoteType.PRECOMMIT, round=1, block_hash=H1))
+    stage.pass_s(PATIENCE_S - 120)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(stage.evidence, "add_unanswered", killed)
+        stage.pass_s(7_200)
+    stage.restart()
+    assert len(stage.desk) == 1
+    stage.pass_s(300)
+    assert len(stage.evidence.all()) == 1 and len(stage.desk) == 0
+
+
 def test_challenges_when_there_are_many_then_bounded(stage: Stage) -> None:
     """C99."""
     for height in range(1, OPEN_MAX + 10):
