@@ -385,7 +385,7 @@ class JournalImage:
             case Birth():
                 self.mode = Mode.VOTING
             case Amnesia():
-                self.mode = Mode.ABSTAINING
+                self._set_mode(Mode.ABSTAINING)
             case Resume(height):
                 self.mode, self.vote_from = Mode.VOTING, height
             case VoteRecord():
@@ -408,6 +408,13 @@ class JournalImage:
                 self.signatures = signatures, signatures
             case _:
                 assert_never(record)
+
+    def _set_mode(self, mode: Mode) -> None:
+        """The mode now, or after HALTED: only an operator leaves that (C60)."""
+        if self.mode is Mode.HALTED:
+            self._mode_before_halt = mode
+        else:
+            self.mode = mode
 
     def _apply_vote(self, record: VoteRecord) -> None:
         vote = record.vote

@@ -90,6 +90,8 @@ class RollCallDesk:
         self._log = RollCallLog(event.nonce)
         is_lost = event.mode is StartMode.INTACT and image.is_empty
         if image.mode is Mode.HALTED:
+            if event.mode in (StartMode.AMNESIAC, StartMode.DOUBTFUL):
+                pen.persist(Amnesia())  # C70, J6: it counts after the operator's `unhalt` too
             pen.change_mode(Mode.HALTED, "halted before")  # C60
         elif event.mode is StartMode.AMNESIAC or is_lost:
             pen.forget_past("the journal is lost or restored")

@@ -25,9 +25,12 @@ from federation.consensus.messages import Answer, RollCall
 from federation.consensus.records import (
     Amnesia,
     Birth,
+    Halt,
+    JournalImage,
     JournalRecord,
     Mode,
     Override,
+    OverrideAction,
     Resume,
     Stop,
     decode_record,
@@ -117,6 +120,20 @@ def test_c70_no_journal_without_init_is_amnesia() -> None:
 def test_c70_fresh_start_on_a_used_journal_is_no_fresh_start() -> None:
     bench = Bench(mode=StartMode.FRESH, journal=journal_of_a_vote())
     assert bench.driver.mode is Mode.ROLLCALL
+
+
+@pytest.mark.parametrize("mode", [StartMode.AMNESIAC, StartMode.DOUBTFUL])
+def test_c70_amnesia_of_a_halted_member_outlives_the_operators_unhalt(mode: StartMode) -> None:
+    """C60 hides it only: who starts without a sound journal abstains when HALTED ends."""
+    halted = [*journal_of_a_vote(), Halt(b"a", b"b")]
+    bench = Bench(mode=mode, journal=halted, height=1)
+    assert bench.driver.mode is Mode.HALTED
+    assert bench.journal[-1] == Amnesia()
+    unhalt = Override(action=OverrideAction.UNHALT, height=1, block_hash=b"h" * 32)
+    image = JournalImage()
+    for record in (*bench.journal, unhalt):
+        image.apply(record)
+    assert image.mode is Mode.ABSTAINING
 
 
 def test_c70_doubtful_journal_skips_the_height_the_lost_record_can_be_of() -> None:
