@@ -354,7 +354,7 @@ def register(program: click.Group) -> None:
 
 
 def _register_chain(bench_group: click.Group) -> None:
-    @command(bench_group, "chain")
+    @command(bench_group, "chain", data_help="Not used: the node has a folder of its own.")
     @click.option(
         "--transactions",
         type=click.IntRange(len(ACCEPT_PHASES), 50_000),
@@ -379,7 +379,11 @@ def _register_chain(bench_group: click.Group) -> None:
 
 
 def _register_catchup(bench_group: click.Group) -> None:
-    @command(bench_group, "catchup")
+    @command(
+        bench_group,
+        "catchup",
+        data_help="Folder that keeps the prepared blocks. [default: a temporary one]",
+    )
     @click.option(
         "--heights",
         type=click.IntRange(1, 40_000),

@@ -11,7 +11,7 @@ import click
 from federation import cli_operator, cli_recover
 from federation.ceremony import bring_up
 from federation.cli_logs import follow_logs, print_logs
-from federation.cli_session import Failed, Seconds, Session, command
+from federation.cli_session import OWN_FOLDER_HELP, Failed, Seconds, Session, command
 from federation.cli_tables import peg_notes
 from federation.demo import Demo
 from federation.doctor import examine
@@ -421,7 +421,12 @@ def _register_checks(group: click.Group) -> None:
         if wrong:
             raise Failed(f"{wrong} of {len(checks)} checks failed")
 
-    @command(group, "demo", json_help="Print one JSON line a sentence or step.")
+    @command(
+        group,
+        "demo",
+        json_help="Print one JSON line a sentence or step.",
+        data_help=OWN_FOLDER_HELP,
+    )
     @click.option("--keep", is_flag=True, help="Leave the federation running at the end.")
     async def demo(session: Session, *, keep: bool) -> None:
         """Show a federation at work, then clean up.

@@ -38,6 +38,8 @@ _AMOUNT = re.compile(r"([0-9]{1,8})(?:\.([0-9]{1,8}))?")
 _SECONDS = re.compile(r"([0-9]{1,4})(?:\.([0-9]{1,3}))?")
 SECONDS_MAX = 3_600
 JSON_HELP = "Print the result as one JSON document."
+DATA_HELP = "Folder of the federation. [default: $FEDPEG_DATA, or ~/.local/share/fedpeg]"
+OWN_FOLDER_HELP = "An empty folder to use, and keep. [default: a temporary one]"
 JSON_WAIT_HELP = "Print JSON; with --wait one line a stage, the result last."
 
 
@@ -244,7 +246,12 @@ def default_data(environment: Mapping[str, str]) -> Path:
 
 
 def command(
-    group: click.Group, name: str, *, json_help: str = JSON_HELP, **attributes: Any
+    group: click.Group,
+    name: str,
+    *,
+    json_help: str = JSON_HELP,
+    data_help: str = DATA_HELP,
+    **attributes: Any,
 ) -> Callable[[Callable[..., Awaitable[None]]], click.Command]:
     """Make an async function a command with --data and --json; it is given the session first."""
 
@@ -253,7 +260,7 @@ def command(
         @click.option(
             "--data",
             type=click.Path(path_type=Path, file_okay=False),
-            help="Folder of the federation. [default: $FEDPEG_DATA, or ~/.local/share/fedpeg]",
+            help=data_help,
         )
         @click.option("--json", "as_json", is_flag=True, help=json_help)
         @functools.wraps(function)
