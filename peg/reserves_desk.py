@@ -54,8 +54,8 @@ class _Open:
 
     report: dict[str, Any]
     digest: bytes
+    is_kept: bool
     signatures: dict[int, bytes] = field(default_factory=dict)
-    is_kept: bool = False
 
 
 class ReservesDesk:
@@ -90,6 +90,7 @@ class ReservesDesk:
         self._early: dict[int, OrderedDict[int, ReportShare]] = {}
         self._news = asyncio.Event()
         self._told = 0
+        self._told_all: set[int] = set()
 
     # ---- the state moves ----
 
@@ -97,7 +98,7 @@ class ReservesDesk:
         """The peg's state has reached a height; begin the report if one is due there."""
         self._views[view.height] = view
         while len(self._views) > VIEWS_KEPT:
-            self._views.popitem(last=False)
+            self._told_all.discard(self._views.popitem(last=False)[0])
         if self._is_due(view):
             self._begin(view.height, keep=True)
         for shares in self._early.values():
@@ -211,7 +212,11 @@ class ReservesDesk:
     # ---- one report ----
 
     def _begin(self, height: int, *, keep: bool) -> _Open | None:
-        """The open report of a height, signed and told; None when its state is not known."""
+        """The open report of a height, signed; None when its state is not known.
+
+        All are told once, and again of one to be kept. Who asks later about one that was forgotten
+        gets its answer alone, so no number of frames makes more than one each.
+        """
         opened, view = self._open.get(height), self._views.get(height)
         if opened is None:
             if view is None:
@@ -220,36 +225,39 @@ class ReservesDesk:
                 self._say("reserves report not signed", "the two computations of the book differ")
                 return None
             report = make_report(view, self._history.block_hash(height), self._origin)
-            opened = self._open[height] = _Open(report, report_digest(report))
-            self._forget()
+            opened = self._open[height] = _Open(report, report_digest(report), is_kept=keep)
+            self._forget(height)
         opened.is_kept = opened.is_kept or keep
-        is_new = self._sign(height, opened)
-        if is_new or keep:
+        self._sign(height, opened)
+        if keep or height not in self._told_all:
             self._tell(height, opened, None)
         self._keep(height, opened)
         return opened
 
-    def _forget(self) -> None:
+    def _forget(self, newest: int) -> None:
+        """Drop reports that are too many, first those that others asked about; never the newest."""
         while len(self._open) > OPEN_REPORTS_MAX:
-            asked = [height for height, each in self._open.items() if not each.is_kept]
-            del self._open[asked[0] if asked else next(iter(self._open))]
+            others = [height for height in self._open if height != newest]
+            asked = [height for height in others if not self._open[height].is_kept]
+            del self._open[(asked or others)[0]]
 
-    def _sign(self, height: int, opened: _Open) -> bool:
-        """Put the own signature on a report; whether it was not there before."""
+    def _sign(self, height: int, opened: _Open) -> None:
+        """Put the own signature on a report, if it is not there already."""
         if self._setup.member in opened.signatures or not self._setup.holds_peg_key:
-            return False
+            return
         try:
             signature = self._signer.sign_message(REPORT_TAG, report_bytes(opened.report))
         except Unavailable as error:
             self._say("reserves report not signed", f"block {height}: {error}")
-            return False
+            return
         self._say("reserves report not signed", "")
         opened.signatures[self._setup.member] = signature
-        return True
 
     def _tell(self, height: int, opened: _Open, member: int | None) -> None:
         own = opened.signatures.get(self._setup.member)
         if own is not None:
+            if member is None:
+                self._told_all.add(height)
             share = ReportShare(height, self._setup.member, opened.digest, own)
             self._send(KIND_REPORTSIG, share.encode(), member)
 

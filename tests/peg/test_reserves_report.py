@@ -9,7 +9,7 @@ import pytest
 
 from peg.batches import CoinKind, FedCoin
 from peg.canonical import canonical_json
-from peg.reserves_desk import KIND_REPORTSIG
+from peg.reserves_desk import KIND_REPORTSIG, OPEN_REPORTS_MAX
 from peg.reserves_report import (
     HONEST_LIMIT,
     REPORT_EVERY,
@@ -131,6 +131,27 @@ async def test_report_on_demand_is_kept_by_who_asked_alone(world: PegWorld) -> N
     height = (await sound(world))["report"]["height"]
     assert [service.reserves.heights() for service in world.services] == [[height], [], [], []]
     assert await world.services[0].reserves.make(height, 0)
+
+
+async def test_eighteen_reports_kept_by_one_member_all_get_k_signatures_and_no_flood(
+    world: PegWorld,
+) -> None:
+    """More than are open at once: none is lost at its birth, and old ones do not echo."""
+    await found(world)
+    while world.side.height < OPEN_REPORTS_MAX + 2:
+        await world.extend()
+    heights = range(world.side.height - OPEN_REPORTS_MAX - 1, world.side.height + 1)
+    for height in heights:
+        assert len((await ask(world, 0, height))["signatures"]) >= 3
+    assert world.services[0].reserves.heights() == list(heights)
+    for height in heights:
+        report = (await world.services[0].reserves.make(height, 0))["report"]
+        signature = world.signers[1].sign_message(REPORT_TAG, report_bytes(report))
+        body = ReportShare(height, 1, report_digest(report), signature).encode()
+        frame = body + world.signers[1].sign_peg_frame(KIND_REPORTSIG, body)
+        world.services[2].on_frame(KIND_REPORTSIG, 1, frame)
+        assert [sent[1] for sent in world.frames] in ([], [1])
+        world.frames.clear()
 
 
 async def test_report_of_a_height_that_is_gone_or_to_come_is_refused(world: PegWorld) -> None:
