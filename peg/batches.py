@@ -198,6 +198,11 @@ class _Triggers:
     consolidation: bool
 
 
+def next_fee(last_sats: int, vsize: int) -> int:
+    """The least fee of the version after one with this fee, which Bitcoin takes in its place."""
+    return max(-(-GROWTH_TENTHS * last_sats // 10), last_sats + vsize)
+
+
 def fee_at(rate_sats_per_kvb: int, vsize: int) -> int:
     """Fee in satoshis, rounded up. Source: N20."""
     return -(-rate_sats_per_kvb * vsize // 1000)
@@ -469,9 +474,7 @@ def _rung(batch: OpenBatch, view: BatchView, parameters: PegParameters) -> Batch
     """The version of the next step at this height, or None when the step is skipped."""
     fee_sats = max(fee_at(view.rate_sats_per_kvb, batch.vsize), batch.fee_min_sats)
     if batch.versions:
-        last_sats = batch.versions[-1].fee_sats
-        grown_sats = -(-GROWTH_TENTHS * last_sats // 10)
-        fee_sats = max(fee_sats, grown_sats, last_sats + batch.vsize)
+        fee_sats = max(fee_sats, next_fee(batch.versions[-1].fee_sats, batch.vsize))
     own_sats, affordable_sats = _budget(batch, view, parameters)
     change_sats = batch.input_sats - batch.payout_sats - fee_sats
     if fee_sats > affordable_sats or change_sats < parameters.anchor_min_sats:

@@ -11,12 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from peg.batches import BatchVersion, CoinKind, FedCoin, fee_at
+from peg.batches import BatchVersion, CoinKind, FedCoin, fee_at, next_fee
 from peg.fedscript import FedScript, tweaked
 from peg.history import HeightTotals
 from peg.lanes import encode_unsigned, worst_vsize
 from peg.limits import is_payable
-from peg.parameters import GROWTH_TENTHS, LARGEST_DUST_SATS
+from peg.parameters import LARGEST_DUST_SATS
 from peg.records import ReturnRecord
 from sidechain.crypto.hashes import hash160, sha256, sha256d, tagged_hash
 from sidechain.crypto.keys import ecdsa_verify, is_public_key, schnorr_verify
@@ -166,8 +166,7 @@ def _rung(
 ) -> BatchVersion | None:
     fee_sats = fee_at(at.rate_sats_per_kvb, batch.vsize)
     if versions:
-        last_sats = versions[-1].fee_sats
-        fee_sats = max(fee_sats, -(-GROWTH_TENTHS * last_sats // 10), last_sats + batch.vsize)
+        fee_sats = max(fee_sats, next_fee(versions[-1].fee_sats, batch.vsize))
     most_sats = min(at.parameters.fee_cap_sats, batch.coin.value_sats - LARGEST_DUST_SATS)
     if fee_sats > most_sats:
         return None
