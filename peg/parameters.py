@@ -14,6 +14,8 @@ from peg.fedscript import FedScript, worst_witness_bytes
 from sidechain.errors import Invalid, InvalidEncoding
 
 PEGOUT_COUNT_MAX = 255
+RETURN_FEE_MAX_SATS = 5_000_000
+"""The largest fee_cap of a preset: a deposit may not be burned away as its own fee."""
 LARGEST_DUST_SATS = 546
 SMALLEST_ANCHOR_SATS = 330
 DEFAULT_PIN_SATS = 101_000

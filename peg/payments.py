@@ -15,6 +15,7 @@ from peg.batches import FedCoin, OpenBatch, input_digests
 from peg.fedscript import FedScript
 from peg.lanes import EMERGENCY_LANE, batch_digest, decode_marker
 from peg.limits import is_payable
+from peg.parameters import RETURN_FEE_MAX_SATS
 from sidechain.errors import InvalidEncoding
 from sidechain.params import MAX_MONEY_SATS
 from sidechain.primitives.encoding import Reader, le32, le64
@@ -25,8 +26,6 @@ INPUTS_MAX = 600
 PAYOUTS_MAX = 255
 SCRIPT_MAX_BYTES = 10_000
 TRIAL_FEE_MAX_SATS = 100_000
-RETURN_FEE_MAX_SATS = 5_000_000
-"""The largest fee_cap of a preset: a deposit may not be burned away as its own fee."""
 _FED_COIN = 0xFFFF
 
 

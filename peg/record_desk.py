@@ -98,7 +98,8 @@ class RecordDesk:
                 raise InvalidEncoding("record", f"would have no effect: {reason}")
             if isinstance(record, ReturnRecord):
                 genesis = self._setup.chain.genesis_hash
-                kept = read_details(record, details or {}, genesis).to_json()
+                program = self._setup.script.program
+                kept = read_details(record, details or {}, genesis, program).to_json()
         name = self._approvals.approve(data, kept)
         approval = self._approvals.find(name)
         if approval is None:

@@ -16,7 +16,7 @@ from peg.fedscript import FedScript, tweaked
 from peg.history import HeightTotals
 from peg.lanes import encode_unsigned, worst_vsize
 from peg.limits import is_payable
-from peg.parameters import LARGEST_DUST_SATS
+from peg.parameters import LARGEST_DUST_SATS, RETURN_FEE_MAX_SATS
 from peg.records import ReturnRecord
 from sidechain.crypto.hashes import hash160, sha256, sha256d, tagged_hash
 from sidechain.crypto.keys import ecdsa_verify, is_public_key, schnorr_verify
@@ -93,12 +93,16 @@ def return_message(genesis: bytes, deposit: OutPoint, return_script: bytes) -> b
     return tagged_hash("fedpeg/return", genesis + deposit.serialize() + sha256(return_script))
 
 
-def read_details(record: ReturnRecord, plain: Mapping[str, Any], genesis: bytes) -> ReturnDetails:
+def read_details(
+    record: ReturnRecord, plain: Mapping[str, Any], genesis: bytes, fed_program: bytes
+) -> ReturnDetails:
     """Read and check what an operator gives with a RETURN record.
 
+    Args:
+        fed_program: the federation's own script, to which nothing is given back (P39).
     Raises:
-        InvalidEncoding: missing or malformed parts, a script that is not the named one or not
-            standard, or a proof that the claim script's key did not sign.
+        InvalidEncoding: missing or malformed parts, a script that is not the named one, not
+            standard or the federation's, or a proof that the claim script's key did not sign.
     """
     try:
         parts = {name: bytes.fromhex(plain[name]) for name in ReturnDetails.__annotations__}
@@ -109,6 +113,8 @@ def read_details(record: ReturnRecord, plain: Mapping[str, Any], genesis: bytes)
         raise InvalidEncoding("RETURN", "return_script is not what the record names")
     if not is_payable(details.return_script):
         raise InvalidEncoding("RETURN", "return_script has no standard form")
+    if details.return_script == fed_program:
+        raise InvalidEncoding("RETURN", "return_script is the federation's own")
     message = return_message(genesis, record.deposit, details.return_script)
     if not _proves(details.claim_script, details.proof, message):
         raise InvalidEncoding("RETURN", "proof does not verify for the claim script")
@@ -167,7 +173,8 @@ def _rung(
     fee_sats = fee_at(at.rate_sats_per_kvb, batch.vsize)
     if versions:
         fee_sats = max(fee_sats, next_fee(versions[-1].fee_sats, batch.vsize))
-    most_sats = min(at.parameters.fee_cap_sats, batch.coin.value_sats - LARGEST_DUST_SATS)
+    cap_sats = min(at.parameters.fee_cap_sats, RETURN_FEE_MAX_SATS)
+    most_sats = min(cap_sats, batch.coin.value_sats - LARGEST_DUST_SATS)
     if fee_sats > most_sats:
         return None
     return BatchVersion(

@@ -19,7 +19,7 @@ from peg.sessions import MemberSessions, OwnAlarms, refusal, return_refusal
 from peg.signing import KIND_PEGSIG, KIND_PEGWANT, PegWant, SigningSession
 from peg.state import PegView
 from peg.status import hash_hex, outpoint_text
-from sidechain.errors import Invalid, PeerFault
+from sidechain.errors import Invalid, PeerFault, Unavailable
 from sidechain.primitives.transaction import OutPoint
 
 WAITING_KEPT_MAX = 64
@@ -138,8 +138,10 @@ class SigningTurn:
             return  # what the record hashes is known to those who approved it
         output = await self._deposit(record.deposit)
         try:
-            details = read_details(record, plain, self._setup.chain.genesis_hash)
-            program = tweaked(self._setup.script, details.claim_script).program
+            script = self._setup.script
+            genesis = self._setup.chain.genesis_hash
+            details = read_details(record, plain, genesis, script.program)
+            program = tweaked(script, details.claim_script).program
         except Invalid as error:
             self._say(event, str(error))
             return
@@ -190,10 +192,16 @@ class SigningTurn:
             deposit_height=self._ports.view.tip_height - confirmations + 1,
         )
         self._say(event, reason)
-        if not reason:
+        if reason:
+            return
+        try:
             share = self._sessions.sign_return(session, batch, view)
-            self._ports.log.info("peg return signed", txid=hash_hex(session.version.txid))
-            self._send(KIND_PEGSIG, share.encode())
+        except Unavailable as error:
+            # What the keeper of the keys refuses concerns this deposit alone.
+            self._say(event, f"not signed: {error}")
+            return
+        self._ports.log.info("peg return signed", txid=hash_hex(session.version.txid))
+        self._send(KIND_PEGSIG, share.encode())
 
     # ---- both ----
 

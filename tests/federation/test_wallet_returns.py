@@ -16,6 +16,7 @@ from tests.federation.wallet_world import World, coins
 
 DEPOSIT_SATS = 700_000
 BACK = "bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080"
+FED = b"\x00\x20" + bytes(32)
 
 
 @pytest.fixture
@@ -38,10 +39,10 @@ async def test_proof_when_the_deposit_is_the_wallets_then_members_take_it(world:
     assert await world.call("provereturn", view["deposit"], BACK) == proof
     script = decode_address(BACK, world.params.parent_prefixes).script
     record = ReturnRecord(parse_outpoint(proof["deposit"]), sha256(script))
-    details = read_details(record, proof, world.params.genesis_hash)
+    details = read_details(record, proof, world.params.genesis_hash, FED)
     assert details.return_script == script
     with pytest.raises(InvalidEncoding):
-        read_details(record, {**proof, "proof": proof["proof"][:-2] + "00"}, bytes(32))
+        read_details(record, {**proof, "proof": proof["proof"][:-2] + "00"}, bytes(32), FED)
 
 
 async def test_proof_when_nothing_was_deposited_then_refused(world: World) -> None:

@@ -6,14 +6,16 @@ from typing import Any
 
 import pytest
 
+from federation.sim.peg.member import Signer
 from peg.claims import read_claims
-from peg.parameters import LOCAL
-from peg.payments import check_payment, return_payment
+from peg.parameters import LOCAL, RETURN_FEE_MAX_SATS
+from peg.payments import Payment, check_payment, return_payment
 from peg.records import ReturnRecord, encode_record
 from peg.returns import ReturnDetails, plan_return, read_details, return_message
+from peg.status import outpoint_text
 from sidechain.crypto.hashes import hash160, sha256
 from sidechain.crypto.keys import ecdsa_sign, public_key, schnorr_sign
-from sidechain.errors import InvalidEncoding
+from sidechain.errors import InvalidEncoding, Unavailable
 from sidechain.primitives.parent import ParentTx, parse_parent_tx
 from sidechain.primitives.transaction import OutPoint
 from tests.peg.members import PegWorld
@@ -24,6 +26,7 @@ KEY = secret("late depositor")
 CLAIM = b"\x00\x14" + hash160(public_key(KEY))
 BACK = p2wpkh_script("where the coins go")
 GENESIS = b"\x05" * 32
+FED = federation().program
 DEPOSIT = OutPoint(b"\x0b" * 32, 1)
 LATE = LOCAL.csv - LOCAL.sweep_window + LOCAL.reset_depth
 
@@ -146,29 +149,90 @@ async def test_claimed_deposit_is_not_returned(world: PegWorld) -> None:
 )
 def test_details_that_prove_nothing_are_refused(changes: dict[str, bytes]) -> None:
     record = ReturnRecord(DEPOSIT, sha256(BACK))
-    read_details(record, given(DEPOSIT, GENESIS), GENESIS)
+    read_details(record, given(DEPOSIT, GENESIS), GENESIS, FED)
     with pytest.raises(InvalidEncoding, match="RETURN"):
-        read_details(record, given(DEPOSIT, GENESIS, **changes), GENESIS)
+        read_details(record, given(DEPOSIT, GENESIS, **changes), GENESIS, FED)
 
 
 @pytest.mark.parametrize("plain", [{}, {"claim_script": 5}, {"claim_script": "zz"}])
 def test_details_that_cannot_be_read_are_refused(plain: dict[str, Any]) -> None:
     with pytest.raises(InvalidEncoding, match="needs claim_script"):
-        read_details(ReturnRecord(DEPOSIT, sha256(BACK)), plain, GENESIS)
+        read_details(ReturnRecord(DEPOSIT, sha256(BACK)), plain, GENESIS, FED)
 
 
 def test_return_script_without_a_standard_form_is_refused() -> None:
     odd = b"\x6a"
     details = given(DEPOSIT, GENESIS, return_script=odd)
     with pytest.raises(InvalidEncoding, match="standard"):
-        read_details(ReturnRecord(DEPOSIT, sha256(odd)), details, GENESIS)
+        read_details(ReturnRecord(DEPOSIT, sha256(odd)), details, GENESIS, FED)
+
+
+def test_return_script_of_the_federation_is_refused_when_read() -> None:
+    """P39: the keeper of the keys refuses it, so no operator's approval may ask for it."""
+    proof = public_key(KEY) + ecdsa_sign(KEY, return_message(GENESIS, DEPOSIT, FED))
+    details = given(DEPOSIT, GENESIS, return_script=FED, proof=proof)
+    with pytest.raises(InvalidEncoding, match="federation's own"):
+        read_details(ReturnRecord(DEPOSIT, sha256(FED)), details, GENESIS, FED)
+
+
+async def test_fee_of_a_return_stays_below_what_the_keeper_of_the_keys_signs(
+    world: PegWorld,
+) -> None:
+    """P39: a PARAM may raise fee_cap above it."""
+    await found(world)
+    now = world.services[0].ledger.history.totals(1)
+    parameters = replace(now.parameters, fee_cap_sats=2 * RETURN_FEE_MAX_SATS)
+    totals = [
+        replace(
+            now,
+            clock=now.clock + step * parameters.ladder_step,
+            parameters=parameters,
+            rate_sats_per_kvb=2_000_000 << step,
+        )
+        for step in range(6)
+    ]
+    record = ReturnRecord(DEPOSIT, sha256(BACK))
+    details = read_details(record, given(DEPOSIT, GENESIS), GENESIS, FED)
+    batch = plan_return(record, details, 40_000_000, federation(), totals)
+    assert batch.versions and batch.versions[-1].fee_sats > RETURN_FEE_MAX_SATS // 4
+    for version in batch.versions:
+        payment = return_payment(batch.inputs, batch.outputs(version.fee_sats))
+        check_payment(payment, federation(), GENESIS)
+
+
+async def test_return_that_cannot_be_signed_is_said_and_stops_nothing_else(
+    world: PegWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """C9: the keeper of the keys refuses one deposit; the other one goes back nevertheless."""
+    await found(world)
+    _, one = await late_deposit(world, 2)
+    _, other = await late_deposit(world, LATE + 1)
+    deposits = sorted((one, other), key=lambda deposit: deposit.txid)
+    sign = Signer.sign_payment
+
+    def refusing(signer: Signer, payment: Payment) -> tuple[bytes, ...]:
+        if payment.inputs[0].outpoint == deposits[0]:
+            raise Unavailable("not this one")
+        return sign(signer, payment)
+
+    monkeypatch.setattr(Signer, "sign_payment", refusing)
+    for deposit in deposits:
+        record = encode_record(ReturnRecord(deposit, sha256(BACK)))
+        for service in world.services:
+            service.approve_record(record, given(deposit, world.params.genesis_hash))
+    await world.settle()
+    await world.extend()
+    assert returning(world, deposits[1]) and not returning(world, deposits[0])
+    alarms = world.services[0].info()["alarms"]
+    assert "peg waits" not in alarms
+    assert "not this one" in alarms[f"return of {outpoint_text(deposits[0])}"]
 
 
 def test_taproot_claim_script_proves_with_its_output_key() -> None:
     program = public_key(KEY)[1:]
     proof = schnorr_sign(KEY, return_message(GENESIS, DEPOSIT, BACK))
     details = given(DEPOSIT, GENESIS, claim_script=b"\x51\x20" + program, proof=proof)
-    assert read_details(ReturnRecord(DEPOSIT, sha256(BACK)), details, GENESIS).proof == proof
+    assert read_details(ReturnRecord(DEPOSIT, sha256(BACK)), details, GENESIS, FED).proof == proof
 
 
 async def test_keeper_of_the_keys_signs_no_other_spend_of_a_deposit(world: PegWorld) -> None:
@@ -177,7 +241,7 @@ async def test_keeper_of_the_keys_signs_no_other_spend_of_a_deposit(world: PegWo
     script = federation()
     totals = [world.services[0].ledger.history.totals(1)]
     record = ReturnRecord(DEPOSIT, sha256(BACK))
-    details = read_details(record, given(DEPOSIT, GENESIS), GENESIS)
+    details = read_details(record, given(DEPOSIT, GENESIS), GENESIS, FED)
     batch = plan_return(record, details, 40_000_000, script, totals)
     fee = batch.versions[0].fee_sats
     good = return_payment(batch.inputs, batch.outputs(fee))
