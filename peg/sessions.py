@@ -160,6 +160,11 @@ def _payout_refusal(view: PegView, alarms: OwnAlarms) -> str:
     halts = [halt for halt in stops if halt in view.halts]
     if halts:
         return f"{halts[0].split('_')[0]}: payouts are halted"
+    return _alarm(alarms)
+
+
+def _alarm(alarms: OwnAlarms) -> str:
+    """What stops payouts and RETURN alike: it is not known which chain is the right one."""
     if alarms.is_halted:
         return "X1: blocks are halted, so payouts are too"
     if alarms.second_opinion:
@@ -175,8 +180,9 @@ def return_refusal(
     *,
     on_best_chain: bool,
     deposit_height: int,
+    alarms: OwnAlarms = NO_ALARMS,
 ) -> str:
-    """Why this member must not give a deposit back now; empty if it may (C9).
+    """Why this member must not give a deposit back now; empty if it may (C9, X1, X7).
 
     Args:
         view: at the own final tip.
@@ -194,7 +200,7 @@ def return_refusal(
         return f"C9: deposit is not older than {least} blocks at the committed block"
     if entry is not None and entry.digest != batch.digest:
         return OTHER_OUTPUTS
-    return ""
+    return _alarm(alarms)
 
 
 class MemberSessions:

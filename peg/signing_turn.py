@@ -87,21 +87,16 @@ class SigningTurn:
         """R0 to R8, then the journal, then the share; nothing suspends in between."""
         if not self._setup.holds_peg_key or session.share(self._setup.member) is not None:
             return
-        reason = refusal(
-            view,
-            self._ledger.history,
-            self._sessions.entry(session.batch.anchor),
-            on_best_chain=self._is_on_best_chain(view),
-            alarms=OwnAlarms(
-                is_halted=self._ports.is_halted(),
-                pause_heard=self._pause_heard(),
-                second_opinion=self._ports.second_opinion(
-                    self._ledger.history.governance.resumed_height
-                ),
-            ),
+        reason = (
+            refusal(
+                view,
+                self._ledger.history,
+                self._sessions.entry(session.batch.anchor),
+                on_best_chain=self._is_on_best_chain(view),
+                alarms=self._alarms(),
+            )
+            or self._differing()
         )
-        if not reason and self._digests.too_many_differ:
-            reason = "P33: more than f_s members have another state"
         self._say("peg does not sign", reason)
         if reason:
             return
@@ -183,13 +178,17 @@ class SigningTurn:
     ) -> None:
         if not self._setup.holds_peg_key or session.share(self._setup.member) is not None:
             return
-        reason = return_refusal(
-            batch,
-            view,
-            self._ledger.history,
-            self._sessions.entry(batch.anchor),
-            on_best_chain=self._is_on_best_chain(view),
-            deposit_height=self._ports.view.tip_height - confirmations + 1,
+        reason = (
+            return_refusal(
+                batch,
+                view,
+                self._ledger.history,
+                self._sessions.entry(batch.anchor),
+                on_best_chain=self._is_on_best_chain(view),
+                deposit_height=self._ports.view.tip_height - confirmations + 1,
+                alarms=self._alarms(),
+            )
+            or self._differing()
         )
         self._say(event, reason)
         if reason:
@@ -204,6 +203,18 @@ class SigningTurn:
         self._send(KIND_PEGSIG, share.encode())
 
     # ---- both ----
+
+    def _alarms(self) -> OwnAlarms:
+        resumed_height = self._ledger.history.governance.resumed_height
+        return OwnAlarms(
+            is_halted=self._ports.is_halted(),
+            pause_heard=self._pause_heard(),
+            second_opinion=self._ports.second_opinion(resumed_height),
+        )
+
+    def _differing(self) -> str:
+        too_many = self._digests.too_many_differ
+        return "P33: more than f_s members have another state" if too_many else ""
 
     async def rebroadcast(self) -> None:
         """P34: at every Bitcoin block, until what spends the anchor is D_p deep."""

@@ -12,6 +12,7 @@ from peg.parameters import LOCAL, RETURN_FEE_MAX_SATS
 from peg.payments import Payment, check_payment, return_payment
 from peg.records import ReturnRecord, encode_record
 from peg.returns import ReturnDetails, plan_return, read_details, return_message
+from peg.signing import KIND_PEGSTATE
 from peg.status import outpoint_text
 from sidechain.crypto.hashes import hash160, sha256
 from sidechain.crypto.keys import ecdsa_sign, public_key, schnorr_sign
@@ -226,6 +227,36 @@ async def test_return_that_cannot_be_signed_is_said_and_stops_nothing_else(
     alarms = world.services[0].info()["alarms"]
     assert "peg waits" not in alarms
     assert "not this one" in alarms[f"return of {outpoint_text(deposits[0])}"]
+
+
+@pytest.mark.parametrize("alarm", ["X1", "X7", "P33"])
+async def test_return_is_not_signed_while_it_is_unknown_which_chain_is_right(
+    world: PegWorld, alarm: str
+) -> None:
+    """P33, X1 and X7 stop a deposit's way back as they stop payouts."""
+    await found(world)
+    _, deposit = await late_deposit(world, LATE + 1)
+    record = encode_record(ReturnRecord(deposit, sha256(BACK)))
+    for service in world.services:
+        service.approve_record(record, given(deposit, world.params.genesis_hash))
+    await world.settle()
+    if alarm == "X1":
+        world.halted |= {0, 1, 2, 3}
+    if alarm == "X7":
+        world.second_opinions |= dict.fromkeys(range(4), "block 9 is not valid")
+    if alarm == "P33":
+        world.online = {0}
+        world.final(world.propose())
+        body = world.side.height.to_bytes(4, "little") + bytes(32)
+        for liar in (1, 2):
+            frame = body + world.signers[liar].sign_peg_frame(KIND_PEGSTATE, body)
+            world.services[0].on_frame(KIND_PEGSTATE, liar, frame)
+        await world.settle()
+    else:
+        await world.extend()
+    assert deposit in world.services[0].ledger.history.governance.returns
+    assert not world.logs[0].has("peg return signed")
+    assert alarm in world.services[0].info()["alarms"][f"return of {outpoint_text(deposit)}"]
 
 
 def test_taproot_claim_script_proves_with_its_output_key() -> None:
