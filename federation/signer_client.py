@@ -372,17 +372,19 @@ class RemoteSigner:
             while self._owed:
                 self._owed -= 1
                 self._check_tip(link)
-            return self._payload(*link.receive())
+            reply = link.receive()
         except (OSError, FrameError) as error:
             self._lose(str(error) or type(error).__name__)
             raise SignerUnreachable(f"the signer does not answer: {error}") from error
+        self._in_doubt = 0  # this reply is its own, a refusal as well; that to an ADVANCE is not
+        return self._payload(*reply)
 
     def _payload(self, kind: int, body: bytes) -> bytes:
         try:
             counter, payload = decode_reply(body)
         except InvalidMessage as error:
             raise SignerFailed(f"the signer's reply is malformed: {error}") from error
-        self._counter, self._in_doubt = max(self._counter, counter), 0
+        self._counter = max(self._counter, counter)
         if kind == Reply.DONE:
             return payload
         reason = payload.decode(errors="replace")

@@ -11,12 +11,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from federation.frames import FrameDecoder
 from federation.signer import GuardStart, SignerFailed
-from federation.signer_client import RemoteSigner, SignerHome, greet
+from federation.signer_client import RemoteSigner, SignerHome, _Link, greet
 from federation.signer_link import connect, listen
 from federation.signer_messages import REPLY_LIMITS_BYTES, Ask, Reply, SignerFacts, decode_reply
 from federation.signer_port import SignerRefused, SignerUnreachable
@@ -180,6 +181,46 @@ def test_r6_signer_when_it_comes_back_with_another_memory_then_it_is_not_used(
     world.home.guard.write_bytes(older)
     with serving(world), pytest.raises(SignerFailed, match="R6"):
         signer.restore(greet(home(world)))
+
+
+class Between:
+    """A link that lets through whole frames of the signer's, as many as `left` says.
+
+    What the member sends arrives always; after the last frame the link is cut.
+    """
+
+    def __init__(self, link: _Link, left: int) -> None:
+        self.link, self.left = link, left
+
+    def receive(self) -> tuple[int, bytes]:
+        frame = self.link.receive()
+        if not self.left:
+            raise ConnectionResetError("killed")
+        self.left -= 1
+        return frame
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.link, name)
+
+
+def test_r6_signer_when_killed_behind_an_owed_reply_then_its_counter_may_be_one_more(
+    world: SignerWorld,
+) -> None:
+    """The reply to ADVANCE comes first and says nothing of the vote behind it."""
+    with serving(world, GuardStart.FRESH), member(world) as signer:
+        link = signer._link
+        assert link is not None and signer._owed == 1
+        signer._link = Between(link, left=1)  # type: ignore[assignment]
+        with pytest.raises(SignerUnreachable):
+            signer.sign_vote(world.vote(PREVOTE, 5, 0, A), None)
+    with serving(world):
+        signer.restore(greet(home(world)))
+        assert signer.counter == 1
+        signer.sign_vote(world.vote(PREVOTE, 5, 1, A), None)
+        with pytest.raises(SignerRefused):
+            signer.sign_vote(world.vote(PREVOTE, 5, 0, B), None)
+        assert signer._in_doubt == 0  # a refusal settles it as well
+        signer.close()
 
 
 def test_signer_when_of_other_keys_or_another_chain_then_not_used(world: SignerWorld) -> None:
