@@ -191,6 +191,7 @@ class RemoteSigner:
 
     def close(self) -> None:
         """Give the connection back; nothing is asked after it."""
+        self._owed = 0
         if self._link is not None:
             self._link.close()
             self._link = None
@@ -198,7 +199,7 @@ class RemoteSigner:
     def _take(self, greeting: Greeting) -> None:
         self.close()
         self._link, self._facts = greeting.link, greeting.facts
-        self._counter, self._in_doubt, self._owed = greeting.counter, 0, 0
+        self._counter, self._in_doubt = greeting.counter, 0
 
     def probe(self) -> None:
         """Notice a signer that has gone away while nothing was asked."""
@@ -369,9 +370,7 @@ class RemoteSigner:
             raise SignerUnreachable("the signer does not answer")
         try:
             link.send(kind, body)
-            while self._owed:
-                self._owed -= 1
-                self._check_tip(link)
+            self._read_owed(link)
             reply = link.receive()
         except (OSError, FrameError) as error:
             self._lose(str(error) or type(error).__name__)
@@ -412,13 +411,25 @@ class RemoteSigner:
         try:
             link.send(Ask.ADVANCE, advance.encode())
             self._owed += 1
-            while self._owed > OWED_MAX:
-                self._owed -= 1
-                self._check_tip(link)
+            self._read_owed(link, most=OWED_MAX)
         except (OSError, FrameError) as error:
             self._lose(str(error) or type(error).__name__)
             raise SignerUnreachable(f"the signer does not answer: {error}") from error
         self._facts = replace(self._known, tip_height=height)
+
+    def _read_owed(self, link: _Link, most: int = 0) -> None:
+        """Read replies to ADVANCE until no more than `most` are outstanding.
+
+        One that is no good ends the connection: whatever was asked behind it would stay unread, and
+        be taken for the answer to something else.
+        """
+        while self._owed > most:
+            self._owed -= 1
+            try:
+                self._check_tip(link)
+            except (SignerRefused, SignerFailed) as fault:
+                self._lose(str(fault))
+                raise
 
     def _check_tip(self, link: _Link) -> None:
         """Read one reply to ADVANCE: it took our headers."""

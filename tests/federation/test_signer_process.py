@@ -15,13 +15,15 @@ from typing import Any
 
 import pytest
 
+from federation.consensus.encoding import peg_frame_digest
 from federation.frames import FrameDecoder
 from federation.signer import GuardStart, SignerFailed
-from federation.signer_client import RemoteSigner, SignerHome, _Link, greet
+from federation.signer_client import Greeting, RemoteSigner, SignerHome, _Link, greet
 from federation.signer_link import connect, listen
 from federation.signer_messages import REPLY_LIMITS_BYTES, Ask, Reply, SignerFacts, decode_reply
 from federation.signer_port import SignerRefused, SignerUnreachable
 from federation.signer_process import SignerServer
+from sidechain.crypto.keys import schnorr_verify
 from sidechain.primitives.block import BlockHeader
 from tests.federation.engine_world import Lines
 from tests.federation.signer_world import (
@@ -97,6 +99,17 @@ def member(world: SignerWorld, lost: list[str] | None = None) -> Iterator[Remote
         yield signer
     finally:
         signer.close()
+
+
+def greeted(world: SignerWorld) -> Greeting:
+    """A new connection, once the signer has seen the end of the one before."""
+    give_up_s = time.monotonic() + DEADLINE_S
+    while True:
+        try:
+            return greet(home(world))
+        except SignerUnreachable as busy:
+            assert time.monotonic() < give_up_s, busy
+            time.sleep(0.02)
 
 
 def send_raw(world: SignerWorld, data: bytes) -> list[tuple[int, bytes]]:
@@ -221,6 +234,32 @@ def test_r6_signer_when_killed_behind_an_owed_reply_then_its_counter_may_be_one_
             signer.sign_vote(world.vote(PREVOTE, 5, 0, B), None)
         assert signer._in_doubt == 0  # a refusal settles it as well
         signer.close()
+
+
+def test_signer_when_it_refuses_a_header_then_no_reply_is_taken_for_another(
+    world: SignerWorld,
+) -> None:
+    """What was asked behind the refused ADVANCE is answered all the same; nobody may read that."""
+    with serving(world, GuardStart.FRESH):
+        for told_before in (False, True):
+            lost: list[str] = []
+            with member(world, lost) as signer:
+                chain = source(world)
+                chain.made += [world.headers.header(signers=2)] * 9
+                signer.follow(chain)
+                with pytest.raises(SignerRefused, match="signatures|malformed"):
+                    for _ in range(9 if told_before else 1):  # more than may be owed, or one
+                        chain.tip_height += 1
+                        signer.begin_height(world.members(), world.root)
+                    signer.sign_peg_frame(20, b"first")
+                assert len(lost) == 1 and signer._owed == 0
+                with pytest.raises(SignerUnreachable):
+                    signer.sign_peg_frame(20, b"second")
+                signer.follow(source(world))
+                signer.restore(greeted(world))
+                digest = peg_frame_digest(world.genesis, 20, b"third")
+                signature = signer.sign_peg_frame(20, b"third")
+                assert schnorr_verify(signer.block_key[1:], signature, digest)
 
 
 def test_signer_when_of_other_keys_or_another_chain_then_not_used(world: SignerWorld) -> None:
