@@ -136,14 +136,10 @@ class Engine:
         """Go on with a signer that did not answer for a while.
 
         Args:
-            restore: takes the new connection in use; what it raises ends the engine (R6).
+            restore: takes the new connection in use; what it raises, but SignerUnreachable, ends
+                the engine (R6).
         """
-
-        def act() -> None:
-            restore()
-            self._signatures.go_on()
-
-        self.post(act)
+        self.post(lambda: self._signatures.go_on(restore))
 
     def work_available(self) -> None:
         """Something may be there to put into a block (C20a)."""

@@ -143,8 +143,15 @@ class OwnSignatures(CountedRecords):
             return  # the question is repeated
         self._send(order.to, signed)
 
-    def go_on(self) -> None:
-        """Carry out what waited: the signer is back."""
+    def go_on(self, restore: Callable[[], None]) -> None:
+        """The signer is back: take the new connection in use and carry out what waited.
+
+        Where the signer is lost again meanwhile, everything waits on for the next connection.
+        """
+        try:
+            restore()
+        except SignerUnreachable:
+            return
         while self._waiting:
             order = self._waiting[0]
             try:

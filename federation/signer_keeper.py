@@ -153,7 +153,8 @@ class SignerKeeper:
         """Find the signer again whenever it is lost, for ever.
 
         Args:
-            is_back: takes what puts a new connection in use, and calls it in the engine's turn.
+            is_back: takes what puts a new connection in use, and calls it in the engine's turn;
+                SignerUnreachable out of that call is no failure.
         Raises:
             SignerFailed: somebody else answers at its place.
         """
@@ -173,9 +174,11 @@ class SignerKeeper:
             done = asyncio.Event()
 
             def restore(greeting: Greeting = greeting, done: asyncio.Event = done) -> None:
-                self.signer.restore(greeting)
-                self._log.info("signer_back", pid=self.signer.pid)
-                done.set()
+                try:
+                    self.signer.restore(greeting)
+                    self._log.info("signer_back", pid=self.signer.pid)
+                finally:
+                    done.set()  # also when it is lost again: then it is looked for again
 
             is_back(restore)
             await done.wait()

@@ -124,6 +124,13 @@ def test_c40_signer_when_it_does_not_answer_then_nothing_leaves_until_it_is_back
         counter = real.counter
         await world.until_height(5)
         assert real.counter == counter and process.failure is None
+
+        def lost_again() -> None:
+            raise SignerUnreachable("gone again")
+
+        process.engine.signer_is_back(lost_again)
+        await world.until_height(6)
+        assert real.counter == counter and process.failure is None and signatures._waiting
         signatures._signer = real
         process.engine.signer_is_back(lambda: None)
         await world.until(lambda: real.counter > counter + 4)

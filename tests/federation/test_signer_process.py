@@ -1,5 +1,6 @@
 """A signer behind its socket: one client, bounded frames, restarts, SIGKILL (R5-R7)."""
 
+import asyncio
 import os
 import signal
 import socket
@@ -15,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from federation import signer_keeper
 from federation.consensus.encoding import peg_frame_digest
 from federation.frames import FrameDecoder
 from federation.signer import GuardStart, SignerFailed
@@ -283,6 +285,44 @@ def test_signer_when_of_other_keys_or_another_chain_then_not_used(world: SignerW
         ):
             with pytest.raises(SignerFailed):
                 greet(wrong)
+
+
+def test_keeper_when_its_signer_is_lost_again_at_once_then_it_looks_for_it_again(
+    world: SignerWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(signer_keeper, "PROBE_S", 0.01)
+    log, raised = Lines(), list[SignerUnreachable]()
+    keeper = signer_keeper.SignerKeeper(home(world), None, log)  # type: ignore[arg-type]
+    signer = keeper.signer
+    real, back = signer.restore, asyncio.Event()
+
+    def restore(greeting: Greeting) -> None:
+        if not raised:
+            greeting.link.close()
+        real(greeting)
+
+    def engine(act: Callable[[], None]) -> None:
+        try:
+            act()
+            back.set()
+        except SignerUnreachable as error:
+            raised.append(error)
+
+    async def story() -> None:
+        with serving(world, GuardStart.FRESH):
+            signer.open()
+            signer.close()
+            signer.follow(source(world))
+            signer.begin_height(world.members(), world.root)  # what `restore` will have to tell
+            async with asyncio.timeout(DEADLINE_S):
+                run = asyncio.create_task(keeper.run(engine))
+                await back.wait()
+            run.cancel()
+            assert len(raised) == 1 == len(log.of("signer_back")) and signer.is_connected
+            signer.close()
+
+    monkeypatch.setattr(signer, "restore", restore)
+    asyncio.run(story())
 
 
 # -- who may ask
