@@ -134,11 +134,7 @@ class SignerDesk:
         ).encode()
 
     def _sign_vote(self, body: bytes) -> bytes:
-        members = self._chain.member_set()
-        member = members.index_of(self._signer.block_key[1:]) if members is not None else None
-        if member is None:
-            raise SignerRefused("this key is not in the member set of the height (R1)")
-        order = VoteOrder.decode(body, member)
+        order = VoteOrder.decode(body, self._own_index())
         if order.genesis != self._genesis:
             raise SignerRefused("the vote is of another chain (R1)")
         if order.params_root != self._chain.params_root():
@@ -147,9 +143,18 @@ class SignerDesk:
         return self._signer.sign_vote(order.vote, order.certificate).signature
 
     def _sign_block(self, order: BlockOrder) -> bytes:
+        self._own_index()  # the guard may know no set but one that is in force no more
         self._check_height(order.height)
         signed = self._signer.sign_block_hash(order.height, order.block_hash, order.certificate)
         return signed.signature
+
+    def _own_index(self) -> int:
+        """Place of the own key in the set in force; refuses where either is not known."""
+        members = self._chain.member_set()
+        member = members.index_of(self._signer.block_key[1:]) if members is not None else None
+        if member is None:
+            raise SignerRefused("this key is not in the member set of the height (R1)")
+        return member
 
     def _check_height(self, height: int) -> None:
         if height != self._chain.tip_height + 1:

@@ -122,10 +122,12 @@ def test_r1_epoch_when_its_votes_change_the_set_then_the_new_set_alone_counts(
     # 5 of 10 heights are not four fifths: nothing changes at height 10
     advance(desk, maker.extend(1))
     assert world.members().index_of(newcomer.public_key[1:]) is None
+    by_old_set = world.commit(20, 0, A)
     advance(desk, maker.extend(9, proposed=entry))
     assert facts(desk).tip_height == 19
     vote = world.vote(PREVOTE, 20, 0, A)
     assert "R1" in refused(desk, Ask.SIGN_VOTE, world.order(vote))  # the script was not shown (C83)
+    assert "R1" in refused(desk, Ask.SIGN_BLOCK, block_order(20, A, by_old_set))
     with pytest.raises(AssertionError, match="k-of-n"):
         advance(desk, [], b"\x51")
     advance(desk, [], script)
