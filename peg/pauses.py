@@ -25,6 +25,10 @@ class PausesHeard:
         """What was heard, in member order."""
         return [self._heard[member] for member in sorted(self._heard)]
 
+    def has(self, member: int) -> bool:
+        """Whether a member's pause is on its way into a block."""
+        return member in self._heard
+
     def hear(
         self, record: PauseRecord, governance: Governance, context: RecordContext
     ) -> tuple[bool, str]:

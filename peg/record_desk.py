@@ -165,10 +165,11 @@ class RecordDesk:
             until=unsigned.until,
             signature=signature,
         )
-        is_new, reason = self._pauses.hear(record, governance, context)
-        if not is_new:
+        reason = pause_reason(record, governance, context)
+        if reason or self._pauses.has(member):
             raise InvalidEncoding("PAUSE", reason or "an own pause is on its way into a block")
-        self._approvals.approve(encode_record(record))
+        self._approvals.approve(encode_record(record))  # on the disk before anybody obeys it
+        self._pauses.hear(record, governance, context)
         self._log.warning("peg paused by this member", until=record.until)
         self._broadcast(KIND_RECORD, encode_record(record))
         return record

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from peg.approvals import Approvals
 from peg.commitments import read_coinbase
 from peg.param_changes import param_names
 from peg.parameters import LOCAL
@@ -193,6 +194,26 @@ async def test_pause_message_of_a_liar_stops_nobody(world: PegWorld) -> None:
         )
         world.services[0].desk.on_frame(encode_record(lie))
         assert not world.services[0].desk.is_pause_heard
+
+
+async def test_own_pause_when_it_cannot_be_kept_then_nobody_hears_of_it(
+    world: PegWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """peg:7.3: durable first; a failing disk leaves nothing told and may be retried."""
+    await found(world)
+    with monkeypatch.context() as patch:
+
+        def full(*_: object) -> str:
+            raise OSError("disk full")
+
+        patch.setattr(Approvals, "approve", full)
+        with pytest.raises(OSError, match="disk full"):
+            world.services[0].pause(deposits=False, blocks=20)
+    assert not world.services[0].desk.is_pause_heard
+    await world.extend()
+    assert not world.services[1].info()["pause"]["paused"]
+    world.services[0].pause(deposits=False, blocks=20)
+    assert world.services[0].desk.is_pause_heard
 
 
 async def test_own_pause_survives_a_restart_and_is_told_again(world: PegWorld) -> None:
