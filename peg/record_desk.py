@@ -96,6 +96,9 @@ class RecordDesk:
             reason = self._votes.idle_reason(record)
             if reason:
                 raise InvalidEncoding("record", f"would have no effect: {reason}")
+            trial = self._votes.trial_reason(record)
+            if trial:
+                raise InvalidEncoding("record", trial)
             if isinstance(record, ReturnRecord):
                 genesis = self._setup.chain.genesis_hash
                 program = self._setup.script.program

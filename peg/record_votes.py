@@ -63,12 +63,14 @@ class RecordVotes:
         approvals: Approvals,
         pauses: PausesHeard,
         context: Callable[[int, Commitment], RecordContext],
+        has_trial: Callable[[OutPoint], bool],
     ) -> None:
         """Nothing is ripe before `refresh`.
 
         Args:
             script: the federation's plain fedpegscript.
             context: of a block of a height with a commitment.
+            has_trial: whether this member signed a trial spend of an output (P2).
         """
         self._script = script
         self._client = client
@@ -77,6 +79,7 @@ class RecordVotes:
         self._approvals = approvals
         self._pauses = pauses
         self._context = context
+        self._has_trial = has_trial
         self._ripe: tuple[Record, ...] = ()
         self._ripe_at = -1
         self._reasons: dict[bytes, str] = {}
@@ -93,7 +96,8 @@ class RecordVotes:
         for record in self._approvals.records():
             if isinstance(record, PauseRecord):
                 continue
-            reason = self.idle_reason(record) or await self.facts_reason(record, commitment)
+            reason = self.idle_reason(record) or self.trial_reason(record)
+            reason = reason or await self.facts_reason(record, commitment)
             reasons[encode_record(record)] = reason
             if not reason:
                 ripe.append(record)
@@ -145,6 +149,9 @@ class RecordVotes:
         """
         if isinstance(record, PauseRecord):
             return PASS
+        trial = self.trial_reason(record)
+        if trial:
+            return disliked(trial)
         reason = await self.facts_reason(record, commitment)
         if reason:
             return not_yet(reason)
@@ -164,6 +171,12 @@ class RecordVotes:
         """Why a record would have no effect in the next block; empty when it would have one."""
         view = RecordView(history=self._ledger.history, view=self._ledger.view, script=self._script)
         return idle_reason(record, view)
+
+    def trial_reason(self, record: Record) -> str:
+        """Why this member never votes for an anchor: a spend of it is signed and may leak (P2)."""
+        if isinstance(record, OpenRecord | ReopenRecord) and self._has_trial(record.anchor):
+            return "P2: this member signed a trial spend of this anchor, which would break the lane"
+        return ""
 
     async def facts_reason(self, record: Record, commitment: Commitment | None) -> str:
         """What Bitcoin does not show yet of what a record rests on; empty when it shows it.

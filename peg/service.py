@@ -86,6 +86,7 @@ class PegService:
             node=self._node,
             ledger=self.ledger,
             approvals=self._approvals,
+            has_trial=lambda outpoint: self._sessions.has_trial(outpoint),
         )
         self._claims = ClaimChecks(self.voting, ports.view)
         self.desk = self._make_desk()
@@ -387,8 +388,7 @@ class PegService:
             InvalidEncoding: not a FED output, too small, an approved anchor, or the lane is open.
         """
         trial = await self._trial(outpoint)
-        (signature,) = self._ports.signer.sign_payment(trial.payment)
-        return trial.unsigned, signature + b"\x01"
+        return trial.unsigned, self._sessions.sign_trial(outpoint, trial)
 
     async def try_trial_spend(
         self, outpoint: OutPoint, signatures: Mapping[int, bytes]

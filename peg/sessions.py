@@ -19,12 +19,15 @@ from peg.reserves import Halt
 from peg.returns import ReturnBatch
 from peg.signing import PegSig, PegWant, SessionKey, Signable, SigningSession, check_disjoint
 from peg.state import PegView
+from peg.trial_spend import TrialSpend
 from sidechain.crypto.hashes import sha256d
 from sidechain.errors import InvariantError
 from sidechain.primitives.encoding import Reader, le32
 from sidechain.primitives.transaction import OutPoint
 
 JOURNAL_SHARE = 1
+TRIAL_H_SEL = 0
+"""In the journal: a trial spend; no batch is selected at height 0."""
 SESSIONS_KEPT_MAX = 32
 EARLY_SHARES_PER_MEMBER = 4
 OTHER_OUTPUTS = "R5: other outputs were signed for this anchor (X3, ends by RESUME)"
@@ -235,6 +238,27 @@ class MemberSessions:
         """What the journal has for an anchor."""
         return self._entries.get(anchor)
 
+    def has_trial(self, outpoint: OutPoint) -> bool:
+        """Whether the journal says that a trial spend of an output was signed (P2)."""
+        entry = self._entries.get(outpoint)
+        return entry is not None and entry.h_sel == TRIAL_H_SEL
+
+    def sign_trial(self, outpoint: OutPoint, trial: TrialSpend) -> bytes:
+        """Sign a trial spend, journal first (P32): its output may never be an anchor.
+
+        Returns:
+            DER with hash type.
+        """
+        entry = SignedEntry(
+            anchor=outpoint,
+            h_sel=TRIAL_H_SEL,
+            version=0,
+            txid=sha256d(trial.unsigned),
+            digest=trial.digest,
+        )
+        (signature,) = self._journalled(entry, trial.payment)
+        return signature + b"\x01"
+
     def open(self, batch: Signable, version: BatchVersion) -> SigningSession:
         """The session of a version; made when it is new."""
         key = SessionKey(anchor=batch.anchor, h_sel=batch.h_sel, version=version.version)
@@ -294,10 +318,7 @@ class MemberSessions:
             txid=session.version.txid,
             digest=digest,
         )
-        if self._entries.get(entry.anchor) != entry:
-            self._journal.append(JOURNAL_SHARE, entry.encode())
-            self._entries[entry.anchor] = entry
-        signed = self._signer.sign_payment(payment)
+        signed = self._journalled(entry, payment)
         share = PegSig(
             lane=place[0],
             index=place[1],
@@ -309,6 +330,12 @@ class MemberSessions:
         self._shares[session.key] = share
         session.add(self._member, share, b"")
         return share
+
+    def _journalled(self, entry: SignedEntry, payment: Payment) -> tuple[bytes, ...]:
+        if self._entries.get(entry.anchor) != entry:
+            self._journal.append(JOURNAL_SHARE, entry.encode())
+            self._entries[entry.anchor] = entry
+        return self._signer.sign_payment(payment)
 
     def receive(self, member: int, share: PegSig, frame: bytes) -> SigningSession | None:
         """Take another member's share; kept aside when its session is not known yet.

@@ -103,10 +103,12 @@ class PegVoting:
         node: OwnNode,
         ledger: PegLedger,
         approvals: Approvals,
+        has_trial: Callable[[OutPoint], bool],
     ) -> None:
         """Nothing is asked of the node before `refresh`.
 
         Args:
+            has_trial: whether this member signed a trial spend of an output (P2).
             voters: block keys of the set of the next block, 33 bytes each, in its order.
         """
         self._chain = chain
@@ -125,6 +127,7 @@ class PegVoting:
             approvals=approvals,
             pauses=self.pauses,
             context=self.context,
+            has_trial=has_trial,
         )
         self.estimate_sats_per_kvb: int | None = None
 

@@ -10,7 +10,7 @@ from peg.records import OpenRecord, PauseRecord, encode_record, record_script
 from peg.signing import KIND_PEGSIG, KIND_PEGSTATE, decode_pegsig
 from peg.status import outpoint_text
 from sidechain.crypto.keys import schnorr_sign
-from sidechain.errors import InvalidEncoding, PeerFault
+from sidechain.errors import InvalidEncoding, InvariantError, PeerFault
 from sidechain.primitives.parent import parse_parent_tx
 from sidechain.primitives.transaction import OutPoint, Transaction
 from sidechain.validation.pegins import FedpegPair
@@ -336,6 +336,36 @@ async def test_trial_spend_is_signed_for_a_separate_output_only(world: PegWorld)
     assert signature[-1] == 1
     with pytest.raises(InvalidEncoding):
         await world.services[0].sign_trial_spend(anchor)
+
+
+async def test_output_whose_trial_spend_is_signed_never_becomes_the_anchor(
+    world: PegWorld,
+) -> None:
+    """P2, P32: journaled first; neither approved nor voted for, also after a restart."""
+    raw = world.bitcoin.pay(world.script.program, ANCHOR_SATS)
+    anchor = OutPoint(parse_parent_tx(raw).txid, 0)
+    record = encode_record(OpenRecord(0, anchor))
+    await world.mine([raw], count=7)
+    world.journals[0].is_broken = True
+    with pytest.raises(InvariantError):
+        await world.services[0].sign_trial_spend(anchor)
+    assert not world.signers[0].signed
+    world.journals[0].is_broken = False
+    first = await world.services[0].sign_trial_spend(anchor)
+    assert await world.services[0].sign_trial_spend(anchor) == first
+    assert len(world.journals[0].bodies) == 1
+    service = await world.restart(0)
+    with pytest.raises(InvalidEncoding, match="P2"):
+        service.approve_record(record)
+    world.online -= {0}
+    for member in (1, 2, 3):
+        world.services[member].approve_record(record)
+    await world.settle()
+    block = world.propose()
+    assert await world.services[1].check_eventual_and_policy(block) == (True, True, "")
+    service._approvals.approve(record)
+    _, policy, reason = await service.check_eventual_and_policy(block)
+    assert not policy and "P2" in reason
 
 
 async def test_trial_spend_of_a_deep_output_is_signed_until_the_lane_is_open(
