@@ -403,8 +403,7 @@ class Engine:
     def _change_mode(self, mode: Mode, reason: str) -> None:
         reason = self.halt_notice.change_mode(mode, reason)
         self._log.info("mode", mode=mode.name, reason=reason)
-        if mode is Mode.HALTED:
-            self._parts.signer.halt()
+        self._signatures.change_mode(mode)
         self._parts.on_mode(mode, reason)
 
     # -- blocks

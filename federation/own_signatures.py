@@ -20,6 +20,7 @@ from federation.consensus.records import (
     Base,
     Counter,
     JournalRecord,
+    Mode,
     Override,
     OverrideAction,
     RecordKind,
@@ -60,6 +61,16 @@ class CountedRecords:
                     self._signer.resume_at(height)
                 case Override(action=OverrideAction.UNHALT):
                     self._signer.unhalt()
+
+    def change_mode(self, mode: Mode) -> None:
+        """Tell the signer what a mode forbids, also where a process before may have failed to.
+
+        One that died with AMNESIA in the journal while its signer was away has told it nothing.
+        """
+        if mode is Mode.HALTED:
+            self._signer.halt()
+        elif mode is Mode.ABSTAINING:
+            self._signer.abstain()
 
     def to_journal(
         self, records: Sequence[JournalRecord]

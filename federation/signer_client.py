@@ -7,6 +7,7 @@ again and tells whether it is the same signer with the same memory.
 Source: consensus:R1, consensus:R5, consensus:R6, consensus:C40, N31; docs/signer.md.
 """
 
+import contextlib
 import select
 import socket
 from collections import deque
@@ -143,7 +144,7 @@ class RemoteSigner:
         self._chain: HeaderSource | None = None
         self._params_root = bytes(32)
         self._index: int | None = None
-        self._owes_halt = False
+        self._untold: deque[tuple[Ask, bytes]] = deque()
 
     # -- connection
 
@@ -184,8 +185,7 @@ class RemoteSigner:
                 f"{self._counter} were seen (R6)"
             )
         self._take(greeting)
-        if self._owes_halt:
-            self.halt()
+        self._tell_bounds()
         if self._told_height:
             self._feed_headers()
 
@@ -274,15 +274,15 @@ class RemoteSigner:
 
     def abstain(self) -> None:
         """Sign no vote until a height to vote from is set (R6)."""
-        self._ask(Ask.ABSTAIN, b"")
+        self._bound(Ask.ABSTAIN)
 
     def refuse_below(self, height: int) -> None:
         """Sign no vote below this height (C72)."""
-        self._ask(Ask.REFUSE_BELOW, height.to_bytes(4, "little"))
+        self._bound(Ask.REFUSE_BELOW, height.to_bytes(4, "little"))
 
     def resume_at(self, height: int) -> None:
         """Sign votes from this height on (C76)."""
-        self._ask(Ask.RESUME_AT, height.to_bytes(4, "little"))
+        self._bound(Ask.RESUME_AT, height.to_bytes(4, "little"))
 
     def sign_vote(self, vote: Vote, certificate: Certificate | None) -> Vote:
         """Have a vote signed (R2, R3)."""
@@ -331,18 +331,28 @@ class RemoteSigner:
     # -- halting
 
     def halt(self) -> None:
-        """Sign nothing but roll-call answers; told again after a new connection if it is away."""
-        self._owes_halt = True
-        try:
-            self._ask(Ask.HALT, b"")
-        except SignerUnreachable:
-            return  # this process asks for nothing more; `restore` tells it
-        self._owes_halt = False
+        """Sign nothing but roll-call answers (C60)."""
+        self._bound(Ask.HALT)
 
     def unhalt(self) -> None:
         """Leave `halt` (N13)."""
-        self._owes_halt = False
-        self._ask(Ask.UNHALT, b"")
+        self._bound(Ask.UNHALT)
+
+    # -- bounds
+
+    def _bound(self, kind: Ask, body: bytes = b"") -> None:
+        """Tell what may be signed from now on: at once, or in `restore` while it is away.
+
+        All are told in the order they came in, and before anything else is asked.
+        """
+        self._untold.append((kind, body))
+        with contextlib.suppress(SignerUnreachable):
+            self._tell_bounds()
+
+    def _tell_bounds(self) -> None:
+        while self._untold:
+            self._ask(*self._untold[0])
+            self._untold.popleft()
 
     # -- asking
 

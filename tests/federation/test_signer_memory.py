@@ -1,6 +1,7 @@
 """Two memories of one key, journal and guard: which is behind shows at start (consensus:R5, R6)."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,31 @@ def test_c40_signer_when_it_does_not_answer_then_nothing_leaves_until_it_is_back
         assert process.failure is None and not signatures._waiting
         await world.kill(1)
         assert world.start(1, RESTART).start is ev.StartMode.INTACT
+        await world.close()
+
+    run_virtual(story())
+
+
+def test_c70_signer_when_it_was_away_as_the_journal_got_lost_then_told_at_the_next_start(
+    tmp_path: Path,
+) -> None:
+    """The process that wrote AMNESIA died before its signer was back."""
+
+    async def story() -> None:
+        world = World(tmp_path, first_epoch_blocks=40)
+        process = world.start_all()[1]
+        await world.until_height(2)
+        for index in range(4):
+            await world.kill(index)
+        shutil.rmtree(process.folder.chain)  # its own signatures there would tell as well (C75)
+        process = world.start(1, StartOptions(restored=True))
+        await world.until(lambda: process.modes == ["ABSTAINING"])
+        process.signer._store(replace(process.signer._guard, abstains=False))
+        await world.kill(1)
+        process = world.start(1, RESTART)
+        assert process.start is ev.StartMode.INTACT and not process.signer.abstains
+        await world.until(lambda: process.modes == ["ABSTAINING"])
+        assert process.signer.abstains
         await world.close()
 
     run_virtual(story())

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -235,6 +236,41 @@ def test_r6_signer_when_killed_behind_an_owed_reply_then_its_counter_may_be_one_
         with pytest.raises(SignerRefused):
             signer.sign_vote(world.vote(PREVOTE, 5, 0, B), None)
         assert signer._in_doubt == 0  # a refusal settles it as well
+        signer.close()
+
+
+def test_c72_bounds_when_told_to_an_absent_signer_then_it_hears_them_before_it_signs(
+    world: SignerWorld,
+) -> None:
+    """In their order: each kind undoes the one before it, so another order would end elsewhere."""
+
+    def vote(round_number: int, signer: RemoteSigner) -> None:
+        signer.sign_vote(world.vote(PREVOTE, 5, round_number, A), None)
+
+    with serving(world, GuardStart.FRESH), member(world) as signer:
+        vote(0, signer)
+    for bounds, reason in (
+        ((signer.abstain,), "abstaining"),
+        ((lambda: signer.refuse_below(6), signer.unhalt), "below height 6"),
+        ((signer.halt, signer.unhalt, signer.abstain), "abstaining"),
+        ((signer.unhalt, lambda: signer.resume_at(5), signer.halt), "halted"),
+    ):
+        for bound in bounds:
+            bound()
+        assert not signer.is_connected
+        with serving(world):
+            link = greeted(world)
+            closed = Between(link.link, left=0)
+            with pytest.raises(SignerUnreachable):  # lost again: nothing is forgotten
+                signer.restore(replace(link, link=closed))
+            signer.restore(greeted(world))
+            with pytest.raises(SignerRefused, match=reason):
+                vote(1, signer)
+        signer.close()
+    with serving(world):
+        signer.restore(greeted(world))
+        signer.unhalt()
+        vote(1, signer)
         signer.close()
 
 
