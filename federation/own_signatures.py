@@ -113,6 +113,15 @@ class OwnSignatures(CountedRecords):
         self._send = send
         self._waiting: deque[Order] = deque(maxlen=WAITING_MAX)
 
+    def change_mode(self, mode: Mode) -> None:
+        """As above; what waits and is forbidden in this mode is never asked for (C36, C70)."""
+        if mode in (Mode.HALTED, Mode.STOPPED):
+            self._waiting.clear()
+        elif mode is Mode.ABSTAINING:
+            blocks = [order for order in self._waiting if isinstance(order, fx.SignBlock)]
+            self._waiting = deque(blocks, maxlen=WAITING_MAX)
+        super().change_mode(mode)
+
     # -- signing
 
     def sign_vote(self, order: fx.SignVote) -> ev.Event | None:

@@ -8,8 +8,17 @@ from typing import Any
 import pytest
 
 from federation import wal
+from federation.consensus import effects as fx
 from federation.consensus import events as ev
-from federation.consensus.records import Counter, JournalImage, VoteRecord, decode_record, restore
+from federation.consensus.records import (
+    Counter,
+    JournalImage,
+    Mode,
+    VoteRecord,
+    decode_record,
+    restore,
+)
+from federation.signer import Signer
 from federation.signer_port import SignerRefused, SignerUnreachable
 from federation.start import StartOptions, signer_differs
 from tests.federation.engine_world import Process, World, run_virtual
@@ -100,6 +109,21 @@ def test_r6_journal_when_rotated_then_still_compared(
     run_virtual(story())
 
 
+class Away:
+    """A signer that hears what it may not sign, and answers nothing else."""
+
+    def __init__(self, real: Signer) -> None:
+        self.real = real
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.real, name)
+
+    def sign_vote(self, *_: Any) -> Any:
+        raise SignerUnreachable("away")
+
+    sign_block_hash = sign_rollcall_answer = sign_vote
+
+
 def test_c40_signer_when_it_does_not_answer_then_nothing_leaves_until_it_is_back(
     tmp_path: Path,
 ) -> None:
@@ -111,17 +135,8 @@ def test_c40_signer_when_it_does_not_answer_then_nothing_leaves_until_it_is_back
         await world.until_height(2)
         real = process.signer
 
-        class Away:
-            def __getattr__(self, name: str) -> Any:
-                return getattr(real, name)
-
-            def sign_vote(self, *_: Any) -> Any:
-                raise SignerUnreachable("away")
-
-            sign_block_hash = sign_rollcall_answer = sign_vote
-
         signatures = process.engine._signatures
-        signatures._signer = Away()  # type: ignore[assignment]
+        signatures._signer = Away(real)  # type: ignore[assignment]
         counter = real.counter
         await world.until_height(5)
         assert real.counter == counter and process.failure is None
@@ -138,6 +153,55 @@ def test_c40_signer_when_it_does_not_answer_then_nothing_leaves_until_it_is_back
         assert process.failure is None and not signatures._waiting
         await world.kill(1)
         assert world.start(1, RESTART).start is ev.StartMode.INTACT
+        await world.close()
+
+    run_virtual(story())
+
+
+def test_c60_orders_when_the_member_halts_while_its_signer_is_away_then_forgotten(
+    tmp_path: Path,
+) -> None:
+    """The signer would refuse them, which ends a member that still has final blocks to serve."""
+
+    async def story() -> None:
+        world = World(tmp_path, first_epoch_blocks=40)
+        process = world.start_all()[1]
+        await world.until_height(2)
+        engine, signatures, real = process.engine, process.engine._signatures, process.signer
+        signatures._signer = Away(real)  # type: ignore[assignment]
+        block = process.chain.header(1).serialize()
+        conflict = ev.ConflictFound(now_ms=world.now_ms(), first=block, second=block)
+
+        def halt() -> None:
+            assert signatures._waiting
+            engine._feed(conflict)
+
+        await world.until(lambda: bool(signatures._waiting))
+        engine.post(halt)
+        await world.until(lambda: "HALTED" in process.modes)
+        signatures._signer = real
+        engine.signer_is_back(lambda: None)
+        await world.pass_time(1)
+        assert process.failure is None and real.halted and not signatures._waiting
+        await world.close()
+
+    run_virtual(story())
+
+
+def test_c36_orders_when_the_member_abstains_while_its_signer_is_away_then_blocks_alone_wait(
+    tmp_path: Path,
+) -> None:
+    async def story() -> None:
+        world = World(tmp_path, first_epoch_blocks=40)
+        process = world.start_all()[1]
+        await world.until_height(2)
+        signatures = process.engine._signatures
+        signatures._signer = Away(process.signer)  # type: ignore[assignment]
+        kinds = (fx.SignVote, fx.SignBlock)
+        await world.until(lambda: {type(order) for order in signatures._waiting} == set(kinds))
+        blocks = [order for order in signatures._waiting if isinstance(order, fx.SignBlock)]
+        signatures.change_mode(Mode.ABSTAINING)
+        assert list(signatures._waiting) == blocks and process.signer.abstains
         await world.close()
 
     run_virtual(story())
