@@ -50,12 +50,17 @@ class ParentChainInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnspentOutput:
-    """An output of the node's UTXO set; `confirmations` is 0 in the mempool."""
+    """An output of the node's UTXO set; `confirmations` is 0 in the mempool.
+
+    Attributes:
+        best_block_hash: the tip that confirmations count from.
+    """
 
     value_sats: int
     script: bytes
     confirmations: int
     coinbase: bool
+    best_block_hash: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -243,6 +248,7 @@ class BitcoindClient(BitcoindRpc):
             script=bytes.fromhex(reply["scriptPubKey"]["hex"]),
             confirmations=reply["confirmations"],
             coinbase=reply["coinbase"],
+            best_block_hash=from_hex(reply["bestblock"]),
         )
 
     async def scan_scripts(self, scripts: Sequence[bytes]) -> tuple[ScannedOutput, ...]:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 from sidechain.errors import InvariantError
 
+BEHIND_ITS_NODE = "own view of Bitcoin is behind its node"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParentBlock:
@@ -74,6 +76,15 @@ class ParentView:
     def tip_hash(self) -> bytes:
         """Hash of the best block, as `tip`."""
         return self.tip.hash
+
+    def height_at_depth(self, confirmations: int, best_block_hash: bytes) -> int | None:
+        """The height of what has so many confirmations at a tip of the node.
+
+        None when the view has another tip: the node is ahead, or has changed its branch.
+        """
+        if self.is_empty or self.tip_hash != best_block_hash:
+            return None
+        return self.tip_height - confirmations + 1
 
     def block_at(self, height: int) -> ParentBlock | None:
         """The best chain's block at a height; None above the tip and below the base."""

@@ -23,7 +23,7 @@ from peg.commitments import (
 )
 from peg.fedscript import FedScript
 from peg.ledger import PegLedger
-from peg.parent_view import ParentView
+from peg.parent_view import BEHIND_ITS_NODE, ParentView
 from peg.pauses import PausesHeard
 from peg.record_rules import RecordContext, RecordView, check_records, idle_reason
 from peg.records import (
@@ -210,7 +210,9 @@ class RecordVotes:
         output = await self._client.tx_out(deposit, False)
         if output is None or commitment is None:
             return "C9: deposit is unknown or spent"
-        height = self._parent.tip_height - output.confirmations + 1
+        height = self._parent.height_at_depth(output.confirmations, output.best_block_hash)
+        if height is None:
+            return BEHIND_ITS_NODE
         least = self._script.csv - parameters.sweep_window + parameters.reset_depth
         if commitment.height - height <= least:
             return f"C9: deposit is not older than {least} blocks at the committed block"

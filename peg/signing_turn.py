@@ -12,6 +12,7 @@ from peg.broadcasts import Broadcasts, SignedVersion
 from peg.digests import DigestWatch
 from peg.fedscript import tweaked
 from peg.ledger import PegLedger
+from peg.parent_view import BEHIND_ITS_NODE
 from peg.ports import PegPorts, PegSetup
 from peg.records import ReturnRecord, encode_record
 from peg.returns import ReturnBatch, plan_return, read_details
@@ -143,6 +144,11 @@ class SigningTurn:
         if output is None or output.script != program:
             self._say(event, "" if output is None else "deposit is of another claim script")
             return
+        parent = self._ports.view
+        deposit_height = parent.height_at_depth(output.confirmations, output.best_block_hash)
+        if deposit_height is None:
+            self._say(event, BEHIND_ITS_NODE)
+            return
         history = self._ledger.history
         totals = [history.totals(at) for at in range(height, history.height + 1)]
         batch = plan_return(record, details, output.value_sats, self._setup.script, totals)
@@ -151,7 +157,7 @@ class SigningTurn:
             return
         session = self._sessions.open(batch, batch.versions[-1])
         self._take_early(session)
-        self._sign_return(view, batch, session, event, output.confirmations)
+        self._sign_return(view, batch, session, event, deposit_height)
         await self._finish(view, session)
 
     async def _deposit(self, deposit: OutPoint) -> UnspentOutput | None:
@@ -165,6 +171,8 @@ class SigningTurn:
             found = await self._ports.client.tx_out(deposit, False)
             if self._ports.view.tip_hash != tip:
                 return None  # the answer may be of either chain
+            if found is not None and found.best_block_hash != tip:
+                return found  # of another tip: looked at again in the next turn
             self._deposits[deposit] = found
         return self._deposits[deposit]
 
@@ -174,7 +182,7 @@ class SigningTurn:
         batch: ReturnBatch,
         session: SigningSession,
         event: str,
-        confirmations: int,
+        deposit_height: int,
     ) -> None:
         if not self._setup.holds_peg_key or session.share(self._setup.member) is not None:
             return
@@ -185,7 +193,7 @@ class SigningTurn:
                 self._ledger.history,
                 self._sessions.entry(batch.anchor),
                 on_best_chain=self._is_on_best_chain(view),
-                deposit_height=self._ports.view.tip_height - confirmations + 1,
+                deposit_height=deposit_height,
                 alarms=self._alarms(),
             )
             or self._differing()

@@ -160,7 +160,9 @@ class MemoryBitcoin:
             spent += self.mempool.values()
         if any(outpoint in parse_parent_tx(raw).inputs for raw in spent):
             return None
-        return UnspentOutput(value_sats=1, script=b"", confirmations=1, coinbase=False)
+        return UnspentOutput(
+            value_sats=1, script=b"", confirmations=1, coinbase=False, best_block_hash=bytes(32)
+        )
 
     async def send_raw_transaction(self, raw: bytes) -> bytes:
         self._answer()

@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 
 from federation.sim.peg.member import Signer
+from peg.bitcoind import UnspentOutput
 from peg.claims import read_claims
 from peg.parameters import LOCAL, RETURN_FEE_MAX_SATS
+from peg.parent_view import BEHIND_ITS_NODE
 from peg.payments import Payment, check_payment, return_payment
 from peg.records import ReturnRecord, encode_record
 from peg.returns import ReturnDetails, plan_return, read_details, return_message
@@ -124,6 +126,36 @@ async def test_deposit_that_is_not_late_is_not_returned(world: PegWorld) -> None
     await world.extend()
     await world.extend()
     assert returning(world, deposit), "a little later it is"
+
+
+async def test_age_of_a_deposit_is_not_computed_while_the_node_is_ahead_of_the_own_view(
+    world: PegWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """C9: the node's confirmations from a later tip would make the deposit look older."""
+    await found(world)
+    _, deposit = await late_deposit(world, LATE + 1)
+    record = ReturnRecord(deposit, sha256(BACK))
+    for service in world.services:
+        service.approve_record(encode_record(record), given(deposit, world.params.genesis_hash))
+    await world.settle()
+    service, tx_out = world.services[0], world.bitcoin.tx_out
+
+    async def ahead(outpoint: OutPoint, include_mempool: bool = True) -> UnspentOutput | None:
+        output = await tx_out(outpoint, include_mempool)
+        return output and replace(
+            output, confirmations=output.confirmations + 5, best_block_hash=b"\x07" * 32
+        )
+
+    with monkeypatch.context() as patch:
+        patch.setattr(world.bitcoin, "tx_out", ahead)
+        reason = await service.voting.records.facts_reason(record, world.commitment())
+        assert reason == BEHIND_ITS_NODE
+        world.final(world.propose())
+        await world.settle()
+        assert BEHIND_ITS_NODE in service.info()["alarms"][f"return of {outpoint_text(deposit)}"]
+        assert not returning(world, deposit)
+    await world.settle()
+    assert returning(world, deposit), "asked again at the same tip"
 
 
 async def test_claimed_deposit_is_not_returned(world: PegWorld) -> None:

@@ -187,6 +187,7 @@ class Bitcoin:
             script=found[1],
             confirmations=self.height(tip) - made + 1,
             coinbase=False,
+            best_block_hash=tip,
         )
 
     def parse(self, raw: bytes) -> ParentTx:
