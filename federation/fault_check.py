@@ -50,6 +50,7 @@ from sidechain.errors import Invalid, InvariantError, Unavailable
 from sidechain.primitives.block import BlockHeader
 from sidechain.validation.coins import PeginKey
 
+LIVE: Final = f"{CONSENSUS_JOURNAL.prefix}-[0-9]*"
 ARCHIVED: Final = f"archived-{CONSENSUS_JOURNAL.prefix}-*"
 
 
@@ -128,7 +129,12 @@ class _Check:
         names = [member.name for member in self._state.members]
         chains = [chain for name in names if (chain := self._chain(name)) is not None]
         final = judge_chains(chains, self._members.k, self._findings)
-        journals = [journal for name in names for journal in self._journals(name)]
+        heights = {chain.name: len(chain.blocks) for chain in chains}
+        journals = [
+            journal for name in names for journal in self._journals(name, heights.get(name))
+        ]
+        if not chains and not self._lost:
+            self._findings.add("nothing to judge: no chain of any member, and no fault took one")
         liars = frozenset(i for i, name in enumerate(names) if self._has_lied(name))
         self._verify_certificates(journals)
         judge_journals(journals, final, self._members.k, liars, self._findings)
@@ -137,7 +143,7 @@ class _Check:
         return CheckReport(
             violations=tuple(self._findings.violations),
             notes=tuple(self._notes),
-            tips={chain.name: len(chain.blocks) for chain in chains},
+            tips=heights,
             votes=self._findings.votes,
             certificates=self._findings.certificates,
             block_signatures=self._findings.block_signatures,
@@ -197,11 +203,17 @@ class _Check:
 
     # ---- journals ----
 
-    def _journals(self, name: str) -> Iterable[JournalOnDisk]:
-        """The member's journal, those it archived, and those that faults took away."""
+    def _journals(self, name: str, height: int | None) -> Iterable[JournalOnDisk]:
+        """The member's journal, those it archived, and those that faults took away.
+
+        Args:
+            height: of its chain; None when it has none that can be read.
+        """
         live = MemberFolder(self._folder.member(name)).journal
         lost = self._faults.lost_journals(name)
         self._lost += len(lost)
+        if height is not None and not any(live.glob(LIVE)):
+            self._judge_missing(name, height, is_explained=bool(lost) or any(live.glob(ARCHIVED)))
         for folder in (live, *lost):
             for place in (folder, *sorted(folder.glob(ARCHIVED))):
                 records = self._records(name, place, must_be_sound=place == live)
@@ -213,12 +225,23 @@ class _Check:
                         records=records,
                     )
 
+    def _judge_missing(self, name: str, height: int, *, is_explained: bool) -> None:
+        """A chain without a journal: what the member signed cannot be read.
+
+        A fault may have taken the journal, or the member had put it away when it was killed, or it
+        was killed at its first start, before it had one.
+        """
+        text = f"{name} has a chain of height {height} and no journal"
+        if is_explained or height == 0:
+            self._notes.append(text)
+        else:
+            self._findings.add(text)
+
     def _records(
         self, name: str, place: Path, *, must_be_sound: bool
     ) -> tuple[JournalRecord, ...] | None:
         """All records of the files in a folder, each file judged for itself."""
-        prefix = CONSENSUS_JOURNAL.prefix
-        paths = sorted(place.glob(f"{prefix}-[0-9]*"), key=lambda p: int(p.name.split("-")[1]))
+        paths = sorted(place.glob(LIVE), key=lambda p: int(p.name.split("-")[1]))
         found: list[JournalRecord] = []
         for path in paths:
             try:

@@ -365,7 +365,7 @@ def main() -> int:
     )
     for violation in report.violations:
         print(f"BROKEN          {violation}")
-    is_well = report.is_sound and not tally.sent
+    is_well = report.is_sound and report.votes > 0 and not tally.sent
     if arguments.data is None and is_well:
         shutil.rmtree(folder)
     else:

@@ -1,6 +1,7 @@
 """The checker on disks: it reads live, archived and lost journals, and refuses running members."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,8 +9,9 @@ import pytest
 
 from federation.consensus.records import Amnesia, Birth, JournalRecord, VoteRecord, encode_record
 from federation.consensus.votes import Certificate, Vote, VoteType
-from federation.fault_check import CheckReport, check
-from federation.fault_disk import FaultFolder
+from federation.fault_check import CheckReport, _Check, check
+from federation.fault_disk import Damage, FaultFolder
+from federation.fault_verdicts import BlockOnDisk, ChainOnDisk
 from federation.local_state import LocalError, LocalFolder, LocalMember, LocalState, Stage
 from federation.member_folder import MemberFolder
 from federation.wal import Journal
@@ -125,7 +127,8 @@ def test_disks_when_a_live_journal_is_damaged_then_told_and_a_lost_one_is_a_note
     assert "members/m1/journal/journal-1 cannot be read" in told
     disks.faults.wipe("m1")
     report = check(disks.path)
-    assert report.is_sound and "faults/lost/m1-1-wiped" in report.notes[-1]
+    assert report.is_sound
+    assert any("faults/lost/m1-1-wiped" in note for note in report.notes)
 
 
 def test_disks_when_there_is_evidence_then_only_liars_may_be_accused(disks: Disks) -> None:
@@ -143,6 +146,47 @@ def test_disks_when_a_chain_cannot_be_read_then_told(disks: Disks) -> None:
     for path in disks.member("m3").chain.glob("MANIFEST*"):
         path.write_bytes(b"no manifest")
     assert any("the chain of m3 cannot be read" in told for told in disks.violations())
+
+
+def grown(disks: Disks, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The chain of one member is read as one of seven blocks, which nobody judges."""
+    read = _Check._chain
+
+    def chain(self: _Check, whose: str) -> ChainOnDisk | None:
+        found = read(self, whose)
+        block = BlockOnDisk(height=1, hash=A, previous=B, signers=(0, 1, 2))
+        return replace(found, blocks=(block,) * 7) if found and whose == name else found
+
+    monkeypatch.setattr(_Check, "_chain", chain)
+    monkeypatch.setattr("federation.fault_check.judge_chains", lambda *_: {})
+
+
+def test_disks_when_a_member_has_blocks_and_no_journal_then_told(
+    disks: Disks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grown(disks, "m2", monkeypatch)
+    disks.write("m0", Birth())
+    assert disks.violations() == ("m2 has a chain of height 7 and no journal",)
+    disks.write("m2", Birth())
+    assert disks.violations() == ()
+
+
+def test_disks_when_a_fault_took_the_journal_then_its_absence_is_a_note(
+    disks: Disks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grown(disks, "m2", monkeypatch)
+    disks.write("m2", Birth())
+    disks.faults.damage_journal("m2", Damage.REMOVE, at_byte=None, seed=1)
+    report = check(disks.path)
+    assert report.is_sound and "m2 has a chain of height 7 and no journal" in report.notes
+    assert "m1 has a chain of height 0 and no journal" in report.notes
+
+
+def test_disks_when_there_are_none_then_not_sound(disks: Disks) -> None:
+    for name in ("m0", "m1", "m2", "m3"):
+        shutil.rmtree(disks.member(name).path)
+    (told,) = disks.violations()
+    assert "nothing to judge" in told
 
 
 def test_check_when_there_is_no_federation_then_refused(tmp_path: Path) -> None:
