@@ -47,7 +47,9 @@ def recompute(local: Local) -> ChainBook:
         base_height=FOUNDED_ABOVE,
     )
     book = asyncio.run(chains.check())
+    assert audit["equal"]
     assert book.reserve_sats == audit["reserve_sats"]
+    assert book.liabilities_sats == audit["liabilities_sats"]
     assert book.pool_sats == audit["pool_sats"]
     assert book.vanished_sats == audit["vanished_sats"]
     return book

@@ -33,6 +33,8 @@ class Terms(Protocol):
     payout_cap_sats: int
     large_sats: int
     large_delay: int
+    sweep_window: int
+    csv: int
     pegin_depth: int
     caps: Sequence[Any]
 
@@ -83,6 +85,7 @@ class Branch:
     spent: dict[OutPoint, Coin] = field(default_factory=dict)
     paid: Counter[Money] = field(default_factory=Counter)
     fees_sats: int = 0
+    excused_fees_sats: int = 0
     batches: list[bytes] = field(default_factory=list)
 
     def copy(self, height: int) -> "Branch":
@@ -93,6 +96,7 @@ class Branch:
             dict(self.spent),
             Counter(self.paid),
             self.fees_sats,
+            self.excused_fees_sats,
             list(self.batches),
         )
 
@@ -304,6 +308,9 @@ class TwoChains:
         if len(ours) != len(transaction.inputs):
             raise CaughtByChains("a federation transaction spends a coin that is not its own")
         left_sats = 0
+        pays = any(script[:1] != b"\x6a" for _, script in transaction.outputs[1:])
+        oldest = min(branch.coins[outpoint].height for outpoint in ours)
+        expires = self._terms.csv - (branch.height - oldest + 1) <= self._terms.sweep_window
         for outpoint in ours:
             branch.spent[outpoint] = branch.coins.pop(outpoint)
             left_sats += branch.spent[outpoint].value_sats
@@ -312,6 +319,8 @@ class TwoChains:
             if script != self._fed_program and script[:1] != b"\x6a":
                 branch.paid[(script, value_sats)] += 1
         branch.fees_sats += left_sats
+        if expires or not pays:
+            branch.excused_fees_sats += left_sats
         branch.batches.append(transaction.txid)
 
     # ---- the book ----
@@ -322,7 +331,14 @@ class TwoChains:
         return coin.kind != "fed" or (deep and coin.value_sats >= self._terms.min_pegin_sats)
 
     def _book(self, side: Side, branch: Branch) -> ChainBook:
-        """Both computations of peg:3.9."""
+        """Both computations of peg:3.9.
+
+        That they agree is bookkeeping: any payment and any fee that is in one is in the other. It
+        catches coins that are missing or counted twice, and terms that are not those in force.
+        What cannot be in a good book is a pool below zero: all deposits there, and more paid out
+        than there was for it. Fees of batches that pay nobody or move an old coin may do that
+        (peg:P24); how far is not judged.
+        """
         if branch.height != side.committed_height:
             raise CaughtByChains("the committed block has another height")
         held = [coin for coin in branch.coins.values() if self._counts(coin, branch)]
@@ -347,6 +363,8 @@ class TwoChains:
         reserve = sum(coin.value_sats for coin in held)
         if reserve != liabilities + pool:
             raise CaughtByChains(f"I5: {reserve} held, {liabilities} owed, pool {pool}")
+        if vanished == 0 and pool + branch.excused_fees_sats < 0:
+            raise CaughtByChains(f"I5: the pool is {pool}, and nothing excuses it")
         return ChainBook(
             reserve_sats=reserve,
             liabilities_sats=liabilities,
