@@ -125,15 +125,18 @@ def test_member_key_when_it_leaves_largest_frames_unfinished_then_memory_is_boun
     hello = frame(HELLO, _hello_of(besieged, VICTIM, keys))
     size = FRAME_LIMITS_BYTES[FrameKind.FINAL]
     unfinished = frame(FrameKind.FINAL, b"", size) + bytes(1_000_000)
+    sent = 0
     with ExitStack() as stack:
         for _ in range(30):
             try:
                 connection = stack.enter_context(dial(port_of(besieged, VICTIM), keys))
                 connection.settimeout(DEADLINE_S)
                 connection.sendall(hello + unfinished)
+                sent += 1
             except OSError:
                 continue
         grow(besieged)
+    assert sent >= 1, "no unfinished frame ever reached the victim"
 
 
 def test_member_key_when_it_replays_what_it_heard_then_nothing_happens_twice(
@@ -149,14 +152,17 @@ def test_member_key_when_it_replays_what_it_heard_then_nothing_happens_twice(
     kinds = {kind for kind, _ in heard}
     assert {FrameKind.VOTE, FrameKind.STATUS} <= kinds, kinds
     dice = random.Random(5)
+    sent = 0
     for _ in range(REPLAYS):
         dice.shuffle(heard)
         data = hello + b"".join(frame(kind, body) for kind, body in heard[:300])
         try:
             with dial(port_of(besieged, VICTIM), keys) as connection:
                 connection.sendall(data)
+                sent += 1
         except OSError:
             break  # kept out for a while
+    assert sent >= 1, "nothing was ever replayed"
     grow(besieged)
     for name in (VICTIM, "m2", "m3"):
         info = besieged.member(name).call("getfederationinfo")
