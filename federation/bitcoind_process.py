@@ -76,7 +76,7 @@ def find_bitcoind(environment: Mapping[str, str] | None = None) -> BitcoindProgr
 
 
 def bitcoind_arguments(program: BitcoindProgram, data: Path, rpc_port: int) -> list[str]:
-    """Command line of a federation's regtest node, alone in the world.
+    """Command line of a federation's regtest node, alone in the world (peg:P30).
 
     Args:
         data: the node's own data folder, absolute; its cookie is `.cookie` in it.

@@ -54,7 +54,7 @@ class PegPort(Protocol):
         """Whether a block holds a record or a newer commitment than the last final one (N17)."""
 
     def claim_is_ripe(self, tx: Transaction) -> bool:
-        """Whether the claims of a transaction can go into a block now (peg:C2, C4, C6, C7)."""
+        """Whether a transaction's claims can be in a block now (peg:C2, peg:C4, peg:C6, peg:C7)."""
 
     def check_objective(self, block: Block) -> None:
         """Raise InvalidBlock for what N7 calls objective."""

@@ -172,7 +172,7 @@ class OpenBatch:
         return sum(burn.payout_sats for burn in self.payouts)
 
     def outputs(self, fee_sats: int) -> tuple[tuple[int, bytes], ...]:
-        """All outputs at a fee, as (satoshis, script)."""
+        """All outputs at a fee, as (satoshis, script); output 0 alone bears the fee (P19)."""
         change_sats = self.input_sats - self.payout_sats - fee_sats
         paid = tuple((burn.payout_sats, burn.script) for burn in self.payouts)
         return ((change_sats, self.fed_program), (0, self.marker.script()), *paid)

@@ -104,7 +104,11 @@ class Broadcasts:
             await self.send(anchor)
 
     async def send(self, anchor: OutPoint) -> None:
-        """Look where an anchor's versions are; if none is in a block send the highest."""
+        """Look where an anchor's versions are; if none is in a block send the highest.
+
+        Whichever version confirmed, an old one too, is the one that counts (P35). What is sent is
+        a version of the batch and never a child that pays for it (P37).
+        """
         versions = self.versions(anchor)
         for version in reversed(versions):
             place = await self._node.find_transaction(version.txid)

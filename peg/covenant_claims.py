@@ -403,7 +403,7 @@ class CovenantClaims:
         raise Unavailable("the federation's script is not in force yet")
 
     async def _take_scripts(self) -> None:
-        """Watch for deposits to every valid fedpegscript, also to one that just became valid."""
+        """Watch for deposits to every valid fedpegscript, old and just become valid alike (C10)."""
         native = {pair: None for pair in self._ports.valid_scripts() if _is_native(pair)}
         fresh = tuple(pair for pair in native if pair not in self._pairs)
         # From here on a new registration is watched for all of them.

@@ -139,7 +139,7 @@ def burn_code(
 
 
 def is_payable(script: bytes) -> bool:
-    """Whether a Bitcoin script is exactly P2PKH, P2SH, P2WPKH, P2WSH or P2TR. Source: E3."""
+    """Whether a Bitcoin script is exactly P2PKH, P2SH, P2WPKH, P2WSH or P2TR. Source: E3, P26."""
     size = len(script)
     return (
         (size == 25 and script[:3] == b"\x76\xa9\x14" and script[23:] == b"\x88\xac")

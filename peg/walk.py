@@ -61,7 +61,11 @@ class LaneWalk:
         self._oldest_unpaid = 0
 
     def follow(self, height: int) -> None:
-        """Go on to the tip of the path, with the records up to a sidechain height."""
+        """Go on to the tip of the path, with the records up to a sidechain height.
+
+        The path ends at the committed block, so a batch that no commitment covers yet moves no
+        anchor, and the next one cannot open (P36).
+        """
         self._begin(height)
         while self.lane is not None:
             if self.lane.broken_by is not None and not self._reopen(self.lane, height):

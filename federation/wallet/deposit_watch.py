@@ -3,7 +3,7 @@
 Answers are of one Bitcoin tip and asked again at the next. Only views and the worker read them; no
 record rests on them, because each can be undone by a reorganisation.
 
-Source: peg:4 (C6, C7, "Who claims when"), peg:12.
+Source: peg:4 (peg:C6, peg:C7, "Who claims when"), peg:12.
 """
 
 from dataclasses import dataclass

@@ -2,7 +2,7 @@
 
 Pure: records and answers in, words out.
 
-Source: peg:4 (C2-C10), peg:12.
+Source: peg:4 (peg:C2-C10), peg:12.
 """
 
 from dataclasses import dataclass

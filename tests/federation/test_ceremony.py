@@ -50,6 +50,7 @@ async def test_dry_run_is_not_repeated_once_the_lane_is_open(advanced: list[Stag
 
 
 async def test_dry_run_comes_first_while_the_lane_is_not_open(advanced: list[Stage]) -> None:
+    """peg:P2: no OPEN is approved before the trial spend."""
     federation = FakeFederation(None)
     with pytest.raises(ceremony.LocalError):
         await approve(federation)

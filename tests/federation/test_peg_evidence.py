@@ -78,6 +78,7 @@ def stage(tmp_path: Path, signers: Signers) -> Stage:
 
 
 def test_member_when_it_signs_two_transactions_of_a_version_then_convicted(stage: Stage) -> None:
+    """peg:P33: the signed frames convict."""
     stage.see(stage.share(), stage.share(), stage.share(txid=b"\x08" * 32))
     (line,) = stage.store.all()
     assert (line["member"], line["height"], line["class"]) == (2, 40, TWO_BATCHES)

@@ -508,7 +508,7 @@ async def test_transactions_when_an_own_proposal_was_invalid_then_left_out(stage
 
 
 def test_facts_of_claims_are_not_asked_for_a_proposal(stage: Stage) -> None:
-    """C1's depth is eventual (N7): a claim that is too young is objectively valid."""
+    """peg:C1's depth is eventual (N7): a claim that is too young is objectively valid."""
     claim = stage.claim()
     stage.chain.submit_tx(claim, StaticFacts(confirmations=0) and None, stage.now_s)
     assert stage.production.objective_fault(stage.block((claim,))) == ""

@@ -149,7 +149,7 @@ async def test_deposit_when_dropped_from_the_mempool_then_send_it_again(world: W
 
 
 async def test_coinbase_deposit(world: World) -> None:
-    """peg:14, C2: it is claimed at a hundred confirmations."""
+    """peg:14, peg:C2: it is claimed at a hundred confirmations."""
     world.bitcoin.mine_coinbase(await script_of(world), DEPOSIT_SATS)
     await world.mine(98)
     view = await only(world)
@@ -253,7 +253,7 @@ async def test_deposit_when_the_federation_spent_what_was_claimed_then_not_shown
 
 
 async def test_deposit_when_its_script_is_replaced_then_claimed_while_valid(world: World) -> None:
-    """C10: an earlier script counts as long as the sidechain lists it."""
+    """peg:C10: an earlier script counts as long as the sidechain lists it."""
     own = world.params.fedpegscript.hex()
     world.bitcoin.pay(await script_of(world), DEPOSIT_SATS)
     await world.mine(2)

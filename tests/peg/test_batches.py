@@ -144,6 +144,7 @@ def test_many_coins_are_merged_while_fees_are_low(coins: int, rate: int, opens: 
 
 
 def test_halt_allows_expiry_only() -> None:
+    """P12: with a halt in force nothing is paid and nothing merged."""
     many = tuple(coin(10 + at, 10_000) for at in range(20))
     assert select(halted=True, coins=(anchor(), *many)) is Idle.NO_TRIGGER
     batch = opened(halted=True, coins=(anchor(height=TIP - 250),))
@@ -161,6 +162,7 @@ def test_without_an_anchor_nothing_opens(changes: dict[str, Any]) -> None:
 
 
 def test_whole_fee_cap_is_reserved_and_only_it_missing_opens_nothing() -> None:
+    """P13: payouts, the whole fee_cap and anchor_min are there, to the satoshi."""
     need = 100_000 + LOCAL.fee_cap_sats + LOCAL.anchor_min_sats
     assert isinstance(select(coins=(anchor(need),)), OpenBatch)
     assert select(coins=(anchor(need - 1),)) is Idle.FEE_POOL_LOW
@@ -168,6 +170,7 @@ def test_whole_fee_cap_is_reserved_and_only_it_missing_opens_nothing() -> None:
 
 
 def test_longest_prefix_is_paid_and_never_a_later_burn_instead() -> None:
+    """P13."""
     queue = (burn(1), burn(2, BTC), burn(3))
     assert opened(queue=queue).payouts == queue[:1]
 
@@ -268,7 +271,7 @@ def test_jump_of_the_clock_makes_several_versions() -> None:
 
 
 def test_step_over_the_budget_is_skipped_and_the_next_is_tried() -> None:
-    """Planted bugs 15 and 16: the budget is that of the step, and the ladder never ends."""
+    """P18; planted bugs 15 and 16: the budget is that of the step, and the ladder never ends."""
     batch = opened()
     found = ladder(
         batch,
@@ -285,6 +288,7 @@ def test_step_over_the_budget_is_skipped_and_the_next_is_tried() -> None:
 
 
 def test_fee_cap_bounds_every_version() -> None:
+    """P18: the cap of all budgets."""
     batch = opened()
     steps = [{"clock": TIP + 2 * at, "rate_sats_per_kvb": 200_000} for at in range(60)]
     fees = [fee for _, fee in ladder(batch, steps)]
@@ -328,12 +332,14 @@ def test_change_never_falls_below_the_anchor_minimum() -> None:
 
 
 def test_versions_differ_in_the_change_only() -> None:
-    """I3: inputs, payouts and marker are those of the selection, for ever."""
+    """P19, I3: inputs, payouts and marker are those of the selection, for ever."""
     batch = climb(opened(queue=(burn(1), burn(2))), view(clock=TIP + 8), LOCAL)
     assert len(batch.versions) == 5
     parsed = [parse_parent_tx(batch.unsigned(version.fee_sats)) for version in batch.versions]
     assert len({tx.inputs for tx in parsed}) == 1
     assert len({tx.outputs[1:] for tx in parsed}) == 1
+    paid = [(burn.payout_sats, burn.script) for burn in batch.payouts]
+    assert list(parsed[-1].outputs[2:]) == paid
     assert [tx.txid for tx in parsed] == [version.txid for version in batch.versions]
 
 

@@ -96,6 +96,7 @@ FIELDS: dict[str, Any] = {
 
 
 def test_state_digest_bytes() -> None:
+    """P33: the fields, in their order and size."""
     body = bytes.fromhex("07000000") + b"\x01" * 32
     body += bytes.fromhex("03000000") + b"\x02" * 32 + bytes.fromhex("05000000")
     body += sha256(b"\x03" * 36 + b"\x04" * 36) + b"\x05" * 32

@@ -135,6 +135,7 @@ async def test_below_k_nothing_is_sent_until_one_comes_back(world: PegWorld) -> 
 
 
 async def test_wiped_member_signs_the_same_transaction_again(world: PegWorld) -> None:
+    """P31: the open batch is built again from the two chains, byte for byte."""
     await found(world)
     await world.extend([await deposit(world)])
     await pay_out(world)
@@ -157,7 +158,7 @@ async def test_all_members_wiped(world: PegWorld) -> None:
 
 
 async def test_signature_waits_for_the_journal(world: PegWorld) -> None:
-    """Planted bug 24: what the disk refuses is not sent."""
+    """P32, planted bug 24: what the disk refuses is not sent."""
     await found(world)
     await world.extend([await deposit(world)])
     world.journals[0].is_broken = True
@@ -234,6 +235,7 @@ async def test_other_outputs_for_an_anchor_are_not_signed_without_a_reset(
 
 
 async def test_wrong_batch_signature_blames_its_sender(world: PegWorld) -> None:
+    """P33: the frame is signed, so what it holds is its sender's."""
     await found(world)
     await world.extend([await deposit(world)])
     world.online.discard(0)
@@ -265,6 +267,7 @@ async def test_frame_with_another_members_signature_is_refused(world: PegWorld) 
 async def test_signing_stops_only_when_more_than_f_s_members_report_another_state(
     world: PegWorld, liars: list[int], signs: bool
 ) -> None:
+    """P33: states are compared at equal heights."""
     await found(world)
     await world.extend([await deposit(world)])
     world.online = {0}
@@ -324,6 +327,7 @@ async def test_claim_before_depth_and_of_a_spent_deposit_is_not_accepted(world: 
 
 
 async def test_trial_spend_is_signed_for_a_separate_output_only(world: PegWorld) -> None:
+    """P2: never for the anchor that OPEN is to name."""
     anchor_raw = world.bitcoin.pay(world.script.program, ANCHOR_SATS)
     trial_raw = world.bitcoin.pay(world.script.program, 10_000)
     anchor = OutPoint(parse_parent_tx(anchor_raw).txid, 0)
@@ -371,7 +375,7 @@ async def test_output_whose_trial_spend_is_signed_never_becomes_the_anchor(
 async def test_trial_spend_of_a_deep_output_is_signed_until_the_lane_is_open(
     world: PegWorld,
 ) -> None:
-    """A founding that goes on late finds its output counted as a donation already."""
+    """P2: a founding that goes on late finds its output counted as a donation already."""
     raw = world.bitcoin.pay(world.script.program, 20_000)
     trial = OutPoint(parse_parent_tx(raw).txid, 0)
     await world.mine([raw], count=9)

@@ -193,6 +193,7 @@ def test_share_of_another_transaction_is_another_view_and_not_a_fault() -> None:
 
 
 def test_signature_must_be_strict_low_s_and_sighash_all() -> None:
+    """P33."""
     made = session()
     key = SCRIPT.keys[0]
     good = signature(0, made.digests[0], made.batch.inputs[0])

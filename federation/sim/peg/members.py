@@ -231,7 +231,7 @@ class Members(Alone):
         yes = len([member for member in self.liars if member not in self._away])
         previous = self.ledger.history.previous_commitment
         if not self.votes.is_claimable(block, self._side):
-            return False  # Elements' own check (C1), which has no code of the peg
+            return False  # Elements' own check (peg:C1), which has no code of the peg
         for member in self.honest:
             service, node = self.services[member], self.nodes[member]
             try:

@@ -72,9 +72,9 @@ class VoteChecker:
                 raise Violation("3.3", f"m{voter.member} votes for a {name} nobody approved")
 
     def is_claimable(self, block: Block, side: Sidechain) -> bool:
-        """Whether claims are of scripts that the tweak makes, and of none claimed before (C1).
+        """Whether claims are of scripts that the tweak makes, and of none claimed before (peg:C1).
 
-        That no claim script tweaks into the federation's own one is left to C8.
+        That no claim script tweaks into the federation's own one is left to peg:C8.
         """
         for outpoint, witness in _claims(block):
             *_, claim_script, raw, _ = witness.pegin
