@@ -32,6 +32,7 @@ from peg.emergency import (
 from peg.fedscript import FedScript, coin_script
 from peg.status import outpoint_text, parse_outpoint
 from sidechain.crypto.hashes import sha256d
+from sidechain.primitives.transaction import OutPoint
 from sidechain.script.script import p2wsh
 
 FILE: Final = click.Path(path_type=Path, exists=True, dir_okay=False)
@@ -218,6 +219,7 @@ def _register_sign(group: click.Group) -> None:
     @click.option("--key", "key_path", type=FILE, required=True, help="Your key file (mode 0600).")
     @_to_option()
     @_federation_option
+    @click.option("--anchor", help="The lane's anchor (txid:vout), where you know it.")
     @click.option("--out", type=NEW_FILE, help="Write the signed copy here instead of into FILE.")
     async def sign(
         session: Session,
@@ -226,16 +228,19 @@ def _register_sign(group: click.Group) -> None:
         key_path: Path,
         new_federation: str,
         federation_path: Path | None,
+        anchor: str | None,
         out: Path | None,
     ) -> None:
         """Verify a plan and add one holder's signatures; needs no network.
 
         --to is what you know the new federation to be, not what somebody put beside the plan: a
-        plan that pays anything else is refused.
+        plan that pays anything else is refused. --anchor is the lane's anchor as you know it, from
+        the exported file or your own node: a plan that begins with another coin is refused.
         """
         federation = _load(session, federation_path)
         plan = PlanFile.load(file)
-        _checked(plan, federation, read_fedpegscript(new_federation))
+        named = parse_outpoint(anchor) if anchor else None
+        _checked(plan, federation, read_fedpegscript(new_federation), named)
         try:
             key = emergency.read_holder_key(key_path)
             signed, holder = emergency.sign_plan(plan, federation.fed_script(), key)
@@ -337,9 +342,14 @@ async def _refusing(work: Any) -> Any:
         raise Failed(str(error)) from error
 
 
-def _checked(plan: PlanFile, federation: FederationFile, new_script: bytes) -> None:
+def _checked(
+    plan: PlanFile,
+    federation: FederationFile,
+    new_script: bytes,
+    anchor: OutPoint | None = None,
+) -> None:
     try:
-        emergency.check_plan(plan, federation, new_script)
+        emergency.check_plan(plan, federation, new_script, anchor)
     except Refused as error:
         raise Failed(str(error)) from error
 

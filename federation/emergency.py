@@ -187,11 +187,17 @@ def read_holder_key(path: Path) -> SecretKey:
         raise Refused(f"{path} does not hold a secret key of 64 hex digits") from None
 
 
-def check_plan(plan: PlanFile, federation: FederationFile, new_fedpegscript: bytes) -> None:
+def check_plan(
+    plan: PlanFile,
+    federation: FederationFile,
+    new_fedpegscript: bytes,
+    anchor: OutPoint | None = None,
+) -> None:
     """What is verified before anything is signed or sent (peg:10).
 
     Args:
         new_fedpegscript: as the holder knows it.
+        anchor: as the holder knows it; None leaves the plan's word.
     Raises:
         Refused: the plan is for another federation, or pays anybody else.
     """
@@ -203,6 +209,7 @@ def check_plan(plan: PlanFile, federation: FederationFile, new_fedpegscript: byt
             new_fedpegscript,
             lane=plan.lane,
             fee_max_sats=federation.peg.fee_cap_sats,
+            anchor=anchor,
         )
     except Invalid as error:
         raise Refused(f"this plan must not be signed: {error.detail or error}") from error

@@ -131,12 +131,14 @@ def check_spends(
     *,
     lane: int,
     fee_max_sats: int,
+    anchor: OutPoint | None = None,
 ) -> None:
     """What a holder verifies before signing: every output goes to the new federation.
 
     Args:
         new_fedpegscript: as the holder knows it, not as the plan says.
         fee_max_sats: the most a transaction may leave to miners.
+        anchor: of the lane, as the holder knows it; None leaves the plan's word.
     Raises:
         InvalidEncoding: something else is paid, the form is another one, or a coin is spent twice.
     """
@@ -162,6 +164,8 @@ def check_spends(
         seen |= outpoints
     if not spends or spends[0].coins[0].claim_script is not None:
         raise InvalidEncoding("emergency", "the first input is not the anchor")
+    if anchor is not None and spends[0].coins[0].outpoint != anchor:
+        raise InvalidEncoding("emergency", "the first input is not the anchor that you named")
 
 
 def unsigned_spend(spend: EmergencySpend, plain: FedScript) -> bytes:

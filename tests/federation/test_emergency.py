@@ -10,6 +10,7 @@ from federation import cli
 from federation.config import FederationFile
 from federation.emergency_file import ClaimScripts, PlanFile
 from peg.emergency import EmergencyCoin, plan_emergency
+from peg.status import outpoint_text
 from sidechain.crypto.hashes import sha256
 from sidechain.primitives.transaction import OutPoint
 from tests.federation.founded import found
@@ -98,6 +99,18 @@ def test_plan_when_key_or_federation_is_another_then_refused_unsigned(
         assert sign(tmp_path, plan, **change) == 1
         assert reason in capsys.readouterr().err
     assert plan.read_text() == text
+
+
+def test_plan_when_it_begins_with_another_coin_than_the_named_anchor_then_refused(
+    tmp_path: Path, plan: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """peg:10: any FED coin looks like an anchor; the holder names the one that it knows."""
+    text = plan.read_text()
+    assert sign(tmp_path, plan, "--anchor", outpoint_text(coin(b"donation").outpoint)) == 1
+    assert "not the anchor that you named" in capsys.readouterr().err
+    assert sign(tmp_path, plan, "--anchor", "nonsense") != 0
+    assert plan.read_text() == text
+    assert sign(tmp_path, plan, "--anchor", outpoint_text(coin(b"anchor").outpoint)) == 0
 
 
 def test_plan_when_its_outputs_were_changed_then_refused(
